@@ -1,0 +1,7 @@
+//! What the operating system gives: rings, memory, files, cores. The only room with system calls; no policy.
+#![allow(
+    unsafe_code,
+    reason = "this room is where system calls and shared memory live; every site says why it is sound"
+)]
+
+pub mod memory;
