@@ -10,9 +10,7 @@ use std::time::Duration;
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 
 use crate::base::AckLevel;
-
-/// The largest core number the kernel's default affinity mask holds (`CPU_SETSIZE`), and so the longest core list.
-pub const CORES_MAX: usize = 1024;
+use crate::sys::topology;
 
 /// A number of bytes: `4096`, `64KiB`, `16MiB`, `1GB`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -162,25 +160,6 @@ impl fmt::Display for Span {
     }
 }
 
-/// Reads the kernel's list format, which `--shard-cores` shares: `0,2-5`. `None` if it is not one; an empty text is
-/// the empty list.
-#[must_use]
-pub fn parse_core_ranges(text: &str) -> Option<Vec<usize>> {
-    let mut cores = Vec::new();
-    for part in text.trim().split(',').map(str::trim).filter(|_| !text.trim().is_empty()) {
-        let (first, last): (usize, usize) = match part.split_once('-') {
-            Some((first, last)) => (first.trim().parse().ok()?, last.trim().parse().ok()?),
-            None => (part.parse().ok()?, part.parse().ok()?),
-        };
-        // Bounded before it is used: `0-4294967295` must not become a list of 4 Gi entries.
-        if first > last || last >= CORES_MAX {
-            return None;
-        }
-        cores.extend(first..=last);
-    }
-    Some(cores)
-}
-
 /// Writes cores as the kernel does, runs as ranges: `0,2-5`. An empty list is the empty text.
 #[must_use]
 pub fn format_core_ranges(cores: &[usize]) -> String {
@@ -200,7 +179,7 @@ impl FromStr for CoreList {
     type Err = QuantityError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let cores = parse_core_ranges(text).filter(|cores| !cores.is_empty());
+        let cores = topology::parse_list(text).filter(|cores| !cores.is_empty());
         let Some(cores) = cores else {
             return wrong("cores as in 0,2-5, each below 1024");
         };
@@ -378,7 +357,6 @@ mod tests {
         assert_eq!("0,2-5".parse(), Ok(CoreList(vec![0, 2, 3, 4, 5])));
         assert_eq!(" 7 , 1 - 2 ".parse(), Ok(CoreList(vec![7, 1, 2])));
         assert_eq!(CoreList(vec![0, 2, 3, 4, 5, 9]).to_string(), "0,2-5,9");
-        assert_eq!(parse_core_ranges(""), Some(vec![]), "an empty list of the kernel's");
         for bad in ["", "a", "3-1", "0-4294967295", "1,,2", "0,1,0"] {
             assert!(bad.parse::<CoreList>().is_err(), "{bad}");
         }

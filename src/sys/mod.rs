@@ -4,4 +4,9 @@
     reason = "this room is where system calls and shared memory live; every site says why it is sound"
 )]
 
+pub mod affinity;
+pub mod filesystem;
+pub mod host;
 pub mod memory;
+pub mod process;
+pub mod topology;
