@@ -147,7 +147,8 @@ fn without_arguments_it_serves_says_its_plan_and_stops_when_asked() {
     wait_until_ready(&admin);
 
     let other = directory.path().join("other");
-    let second = tidegate(&["serve", "--admin", &admin, "--listen", &free_address(), "--data"]).arg(other).output().unwrap();
+    let second =
+        tidegate(&["serve", "--admin", &admin, "--listen", &free_address(), "--data"]).arg(other).output().unwrap();
     assert_ne!(second.status.code(), Some(0), "the admin port is taken");
     let said = text(&second.stderr);
     assert!(said.contains(&format!("--admin {admin}: Address already in use")), "{said}");
