@@ -5,3 +5,5 @@
 )]
 
 pub mod memory;
+pub mod net;
+pub mod uring;
