@@ -21,6 +21,7 @@
 #![deny(unsafe_code)]
 
 pub mod base;
+pub mod control;
 pub mod handoff;
 pub mod metrics;
 pub mod sys;
