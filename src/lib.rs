@@ -22,5 +22,7 @@
 
 pub mod base;
 pub mod handoff;
+pub mod json;
 pub mod metrics;
+pub mod shard;
 pub mod sys;

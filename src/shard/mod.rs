@@ -1,0 +1,1 @@
+//! One shard: sockets in, events to the hand-off, answers out. Shard thread.
