@@ -1,1 +1,6 @@
 //! One shard: sockets in, events to the hand-off, answers out. Shard thread.
+
+pub mod code;
+pub mod framing;
+pub mod http;
+pub mod request;
