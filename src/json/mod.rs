@@ -13,27 +13,13 @@ mod validator;
 pub use error::{JsonError, JsonErrorKind};
 pub use validator::{Event, Validator};
 
+/// Objects and arrays inside each other that any part of the server can follow: the upper bound of the configured
+/// depth. A multiple of 64.
+pub const DEPTH_MAX: usize = 1024;
+
 /// White space as RFC 8259 §2 has it: space, tab, line feed, carriage return, and nothing else.
 #[inline]
 #[must_use]
 pub const fn is_white_space(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
-}
-
-/// Cuts JSON white space off both ends.
-#[inline]
-#[must_use]
-pub const fn trim(bytes: &[u8]) -> &[u8] {
-    let mut rest = bytes;
-    while let [first, tail @ ..] = rest
-        && is_white_space(*first)
-    {
-        rest = tail;
-    }
-    while let [head @ .., last] = rest
-        && is_white_space(*last)
-    {
-        rest = head;
-    }
-    rest
 }

@@ -18,7 +18,7 @@ use std::mem;
 
 use simd_json::{Buffers, INPUT_PADDING, Node, Tape, fill_tape_padded};
 
-use super::{JsonError, JsonErrorKind, is_white_space, numbers};
+use super::{DEPTH_MAX, JsonError, JsonErrorKind, is_white_space, numbers};
 
 /// Buffers start large enough for an event of this size, so that usual events never allocate.
 const EVENT_BYTES_USUAL: usize = 16 << 10;
@@ -41,8 +41,12 @@ pub struct Validator {
 
 impl Validator {
     /// A validator that allows `depth_max` objects and arrays inside each other, the event itself included.
+    ///
+    /// # Panics
+    /// If `depth_max` is over [`DEPTH_MAX`].
     #[must_use]
     pub fn new(depth_max: usize) -> Self {
+        assert!(depth_max <= DEPTH_MAX, "json_depth_max is {depth_max}; at most {DEPTH_MAX} can be followed");
         Self {
             buffers: Buffers::with_max_depth(EVENT_BYTES_USUAL, depth_max),
             tape: Tape(Vec::with_capacity(EVENT_BYTES_USUAL / 8)),
@@ -143,10 +147,10 @@ impl Drop for Event<'_> {
 mod tests {
     use super::*;
 
-    const DEPTH_MAX: usize = 8;
+    const DEPTH: usize = 8;
 
     fn check(text: impl AsRef<[u8]>) -> Result<(), JsonErrorKind> {
-        Validator::new(DEPTH_MAX).validate(text.as_ref()).map(|_| ()).map_err(|error| error.kind)
+        Validator::new(DEPTH).validate(text.as_ref()).map(|_| ()).map_err(|error| error.kind)
     }
 
     #[test]
@@ -238,15 +242,15 @@ mod tests {
 
     #[test]
     fn depth_is_allowed_up_to_its_limit() {
-        for inner in [DEPTH_MAX - 1, DEPTH_MAX] {
+        for inner in [DEPTH - 1, DEPTH] {
             let text = format!("{{\"a\":{}{}}}", "[".repeat(inner), "]".repeat(inner));
-            assert_eq!(check(&text).is_ok(), inner < DEPTH_MAX, "{text}");
+            assert_eq!(check(&text).is_ok(), inner < DEPTH, "{text}");
         }
     }
 
     #[test]
     fn numbers_of_any_size_are_accepted_and_leave_fields_readable() {
-        let mut validator = Validator::new(DEPTH_MAX);
+        let mut validator = Validator::new(DEPTH);
         for number in [
             "18446744073709551616",
             "-9223372036854775809",
@@ -271,7 +275,7 @@ mod tests {
 
     #[test]
     fn the_first_top_level_string_of_a_name_is_found() {
-        let mut validator = Validator::new(DEPTH_MAX);
+        let mut validator = Validator::new(DEPTH);
         let text = br#"{"x":{"event_id":"inner"},"y":[{"event_id":"inner"},1],"z":{},"e\u0076ent_id":"first \u00e9",
             "event_id":"second","n":5}"#;
         let event = validator.validate(text).unwrap();
@@ -284,7 +288,7 @@ mod tests {
 
     #[test]
     fn errors_name_the_byte_where_it_is_known() {
-        let mut validator = Validator::new(DEPTH_MAX);
+        let mut validator = Validator::new(DEPTH);
         let mut message = |text: &str| validator.validate(text.as_bytes()).err().map(|error| error.to_string());
         assert_eq!(message(r#" ["a"]"#).as_deref(), Some("an event must be a JSON object at byte 1"));
         assert_eq!(message(r#"{"a":tru}"#).as_deref(), Some("expected true, false or null at byte 5"));
@@ -294,7 +298,7 @@ mod tests {
 
     #[test]
     fn a_hostile_event_does_not_keep_its_memory() {
-        let mut validator = Validator::new(DEPTH_MAX);
+        let mut validator = Validator::new(DEPTH);
         let hostile = format!("{{\"a\":[{}1]}}", "1,".repeat(TAPE_NODES_KEPT_MAX));
         assert!(validator.validate(hostile.as_bytes()).is_ok());
         assert!(validator.tape.0.capacity() > TAPE_NODES_KEPT_MAX);
@@ -344,7 +348,7 @@ mod tests {
             r#"{"long":"0123456789012345678901234567890123456789012345678901234567890123456789","x":12345678901234567890}"#,
         ];
         let bytes: Vec<u8> = if cfg!(miri) { b"{\"\\1\xff".to_vec() } else { (0..=255).collect() };
-        let mut validator = Validator::new(DEPTH_MAX);
+        let mut validator = Validator::new(DEPTH);
         for seed in seeds {
             for at in 0..seed.len() {
                 for byte in &bytes {

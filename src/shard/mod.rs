@@ -4,3 +4,7 @@ pub mod code;
 pub mod framing;
 pub mod http;
 pub mod request;
+mod scan;
+mod sink;
+mod skeleton;
+pub mod split;
