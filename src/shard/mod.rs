@@ -1,6 +1,7 @@
 //! One shard: sockets in, events to the hand-off, answers out. Shard thread.
 
 pub mod code;
+pub mod decode;
 pub mod framing;
 pub mod http;
 pub mod request;
