@@ -1,5 +1,6 @@
 //! One shard: sockets in, events to the hand-off, answers out. Shard thread.
 
+pub mod answer;
 pub mod code;
 pub mod decode;
 pub mod framing;
