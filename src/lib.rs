@@ -23,5 +23,7 @@
 pub mod base;
 pub mod control;
 pub mod handoff;
+pub mod json;
 pub mod metrics;
+pub mod shard;
 pub mod sys;

@@ -1,0 +1,12 @@
+//! One shard: sockets in, events to the hand-off, answers out. Shard thread.
+
+pub mod answer;
+pub mod code;
+pub mod decode;
+pub mod framing;
+pub mod http;
+pub mod request;
+mod scan;
+mod sink;
+mod skeleton;
+pub mod split;
