@@ -25,5 +25,6 @@ pub mod control;
 pub mod handoff;
 pub mod json;
 pub mod metrics;
+pub mod record;
 pub mod shard;
 pub mod sys;

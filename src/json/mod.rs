@@ -9,6 +9,7 @@
 mod error;
 mod numbers;
 mod validator;
+mod value;
 
 pub use error::{JsonError, JsonErrorKind};
 pub use validator::{Event, Validator};

@@ -36,6 +36,8 @@ pub struct Validator {
     scratch: Vec<u8>,
     /// The same with its numbers blanked. Apart from `scratch`, which the first attempt's tape may still borrow.
     blanked: Vec<u8>,
+    /// A value as the member of an object, for [`Validator::validate_value`].
+    pub(super) wrapped: Vec<u8>,
     depth_max: usize,
 }
 
@@ -52,6 +54,7 @@ impl Validator {
             tape: Tape(Vec::with_capacity(EVENT_BYTES_USUAL / 8)),
             scratch: vec![0; EVENT_BYTES_USUAL + INPUT_PADDING],
             blanked: Vec::new(),
+            wrapped: Vec::new(),
             depth_max,
         }
     }
@@ -115,6 +118,10 @@ pub struct Event<'a> {
 }
 
 impl Event<'_> {
+    pub(super) fn nodes(&self) -> &[Node<'_>] {
+        &self.tape.0
+    }
+
     /// The unescaped value of a top-level member; `None` if there is none of that name or its value is no string. Of
     /// several members of one name the first counts.
     #[must_use]

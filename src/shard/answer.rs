@@ -281,24 +281,12 @@ pub fn health(buffer: &mut [u8], frame: &Frame<'_>) -> Result<usize, Overflow> {
     })
 }
 
-/// `GET /ready`: 200 if every check holds, else 503. `checks` are names and whether they hold.
+/// `GET /ready`: 200 or 503 with a body that is JSON already.
 ///
 /// # Errors
 /// [`Overflow`].
-pub fn ready(buffer: &mut [u8], frame: &Frame<'_>, checks: &[(&str, bool)]) -> Result<usize, Overflow> {
-    let ready = checks.iter().all(|(_, holds)| *holds);
-    respond(buffer, frame, if ready { 200 } else { 503 }, Extra::None, |out| {
-        out.put(b"{\"ready\":");
-        out.flag(ready);
-        out.put(b",\"checks\":{");
-        for (index, (name, holds)) in checks.iter().enumerate() {
-            out.put(if index == 0 { b"\"" } else { b",\"" });
-            out.escaped(name);
-            out.put(b"\":");
-            out.flag(*holds);
-        }
-        out.put(b"}}");
-    })
+pub fn ready(buffer: &mut [u8], frame: &Frame<'_>, ready: bool, body: &[u8]) -> Result<usize, Overflow> {
+    respond(buffer, frame, if ready { 200 } else { 503 }, Extra::None, |out| out.put(body))
 }
 
 /// 200 with a body that is JSON already.

@@ -59,6 +59,8 @@ pub enum EventError {
     Truncated,
     /// An envelope whose members after `events` are not valid JSON.
     BrokenEnvelope,
+    /// The event with which an atomic batch outgrows one chunk.
+    BatchTooLong,
     /// An envelope with a second array of `events`.
     SecondEvents,
 }
@@ -68,7 +70,7 @@ impl EventError {
     #[must_use]
     pub const fn code(self) -> ErrorCode {
         match self {
-            Self::TooLong => ErrorCode::PayloadTooLarge,
+            Self::TooLong | Self::BatchTooLong => ErrorCode::PayloadTooLarge,
             _ => ErrorCode::InvalidJson,
         }
     }
@@ -85,6 +87,9 @@ impl EventError {
             Self::TrailingData => "something follows the end of the JSON",
             Self::Truncated => "the body ends before its JSON does",
             Self::BrokenEnvelope => "what follows the events in the envelope is not valid JSON",
+            Self::BatchTooLong => {
+                "an atomic batch must fit one chunk of 1 MiB: split it, or send it without atomic=true"
+            }
             Self::SecondEvents => "the envelope has a second array of events; the first was taken",
         }
     }

@@ -126,6 +126,12 @@ impl Splitter {
         self.seen
     }
 
+    /// The body was one object and is over: its event has a name of its own in the answer.
+    #[must_use]
+    pub fn was_single(&self) -> bool {
+        self.shape != BodyShape::Lines && self.around == Around::Nothing && self.seen == 1
+    }
+
     /// Bytes in the carry: what a waiting body holds besides the splitter.
     #[must_use]
     pub fn carried_bytes(&self) -> usize {

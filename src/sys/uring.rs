@@ -11,7 +11,7 @@
 
 use std::io;
 use std::mem::ManuallyDrop;
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -95,11 +95,14 @@ impl Ring {
         registered.map(|()| ring)
     }
 
-    /// The ring's descriptor, for another ring to send messages to.
-    #[must_use]
-    pub fn fd(&self) -> RawFd {
-        // SAFETY: the ring lives until `drop`.
-        unsafe { &*self.ring }.as_raw_fd()
+    /// A duplicate of the ring's descriptor, for other rings to send messages to.
+    ///
+    /// # Errors
+    /// EMFILE at the open-files limit.
+    pub fn duplicate_fd(&self) -> io::Result<OwnedFd> {
+        // SAFETY: the ring and its descriptor live until `drop`, past this borrow.
+        let fd = unsafe { BorrowedFd::borrow_raw((*self.ring).as_raw_fd()) };
+        fd.try_clone_to_owned()
     }
 
     /// `io_uring_enter` calls so far.
@@ -234,9 +237,17 @@ impl Ring {
     }
 
     /// Posts a completion with `target_user_data` to the ring behind `target`: a bell without a descriptor of its own.
-    pub fn message(&mut self, target: RawFd, target_user_data: u64, user_data: u64) -> io::Result<()> {
-        let entry = opcode::MsgRingData::new(Fd(target), 0, target_user_data, None).build();
+    pub fn message(&mut self, target: BorrowedFd<'_>, target_user_data: u64, user_data: u64) -> io::Result<()> {
+        let entry = opcode::MsgRingData::new(Fd(target.as_raw_fd()), 0, target_user_data, None).build();
         self.push(entry.flags(squeue::Flags::SKIP_SUCCESS).user_data(user_data))
+    }
+
+    /// Takes a buffer group out of use. No receive may name it any more.
+    ///
+    /// # Errors
+    /// EINVAL if there is no such group.
+    pub fn unregister_buffers(&mut self, group: u16) -> io::Result<()> {
+        self.submitter.unregister_buf_ring(group)
     }
 
     fn push(&mut self, entry: squeue::Entry) -> io::Result<()> {
