@@ -23,4 +23,6 @@
 pub mod base;
 pub mod handoff;
 pub mod metrics;
+pub mod record;
 pub mod sys;
+pub mod writer;
