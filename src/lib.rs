@@ -28,3 +28,4 @@ pub mod metrics;
 pub mod record;
 pub mod shard;
 pub mod sys;
+pub mod writer;

@@ -10,5 +10,6 @@ pub mod host;
 pub mod memory;
 pub mod net;
 pub mod process;
+pub mod storage;
 pub mod topology;
 pub mod uring;
