@@ -5,6 +5,7 @@
 )]
 
 pub mod affinity;
+pub mod executor;
 pub mod filesystem;
 pub mod host;
 pub mod memory;
