@@ -59,7 +59,7 @@ fn about_the_log(plan: &Plan, config: &Config, say: &mut impl FnMut(String, Stri
         say(
             "nothing is ever deleted: the log grows up to the disk reserve, then events are refused with 507"
                 .to_owned(),
-            format!("bound it, as with --retention-bytes {}GiB", ((filesystem.free_bytes / 2) >> 30).max(1)),
+            format!("bound it, as with --retention-bytes {}GiB", (filesystem.free_bytes >> 31).max(1)),
         );
     }
     match (&filesystem.device, plan.sync) {

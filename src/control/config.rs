@@ -326,7 +326,7 @@ impl Config {
     }
 
     fn whole_pages(&self, key: &'static str, bytes: u64) -> Result<(), ConfigError> {
-        if bytes % PAGE_BYTES as u64 == 0 {
+        if bytes.is_multiple_of(PAGE_BYTES as u64) {
             return Ok(());
         }
         self.refuse(key, &ByteSize(bytes), "O_DIRECT needs whole pages: give a multiple of 4KiB")

@@ -1,6 +1,7 @@
 //! A plan for people (a short aligned table, printed at start) and for machines (JSON). Pure.
 
 use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use serde_json::{Map, Value, json};
 
@@ -20,7 +21,7 @@ impl fmt::Display for About {
         let units = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
         match units.into_iter().find(|(_, shift)| self.0 >> shift > 0) {
             _ if self.0 == UNLIMITED => f.write_str("unlimited"),
-            Some((unit, shift)) if self.0 % (1 << shift) == 0 => write!(f, "{} {unit}", self.0 >> shift),
+            Some((unit, shift)) if self.0.is_multiple_of(1 << shift) => write!(f, "{} {unit}", self.0 >> shift),
             Some((unit, shift)) => write!(f, "{:.1} {unit}", self.0 as f64 / (1u64 << shift) as f64),
             None => write!(f, "{} bytes", self.0),
         }
@@ -149,6 +150,19 @@ impl fmt::Display for Plan {
 }
 
 impl Plan {
+    /// A command that stores a first event.
+    #[must_use]
+    pub fn curl_line(&self) -> String {
+        let mut address = self.listen[0];
+        if address.ip().is_unspecified() {
+            address.set_ip(match address {
+                SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+                SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+            });
+        }
+        format!("curl http://{address}/v1/events -H 'Content-Type: application/json' -d '{{\"event_name\":\"hello\"}}'")
+    }
+
     /// The plan as one JSON object.
     #[must_use]
     pub fn to_json(&self) -> String {
@@ -273,6 +287,16 @@ What could be better here:
         assert_eq!(json["settings"]["segment_bytes"], "256MiB");
         assert_eq!(json["advice"].as_array().map(Vec::len), Some(plan.advice.len()));
         assert_eq!(json["listen"], json!(["127.0.0.1:8080"]));
+    }
+
+    #[test]
+    fn the_curl_line_names_an_address_that_can_be_reached() {
+        let mut config = Config { allow_anonymous: true, ..Config::default() };
+        for (listen, reached) in [("127.0.0.1:1", "127.0.0.1:1"), ("0.0.0.0:2", "127.0.0.1:2"), ("[::]:3", "[::1]:3")] {
+            config.listen = vec![listen.parse().unwrap()];
+            let line = Plan::make(&config, &host(2, 1, 1)).unwrap().curl_line();
+            assert!(line.starts_with(&format!("curl http://{reached}/v1/events ")), "{line}");
+        }
     }
 
     #[test]

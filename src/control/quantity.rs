@@ -125,7 +125,7 @@ impl FromStr for ByteSize {
 impl fmt::Display for ByteSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (unit, bytes) =
-            SIZE_UNITS[..4].iter().find(|(_, bytes)| self.0 > 0 && self.0 % bytes == 0).unwrap_or(&("", 1));
+            SIZE_UNITS[..4].iter().find(|(_, bytes)| self.0 > 0 && self.0.is_multiple_of(*bytes)).unwrap_or(&("", 1));
         write!(f, "{}{unit}", self.0 / bytes)
     }
 }
@@ -153,7 +153,7 @@ impl FromStr for Span {
 impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ns = self.0.as_nanos();
-        match TIME_UNITS.iter().find(|(_, unit_ns)| ns > 0 && ns % u128::from(*unit_ns) == 0) {
+        match TIME_UNITS.iter().find(|(_, unit_ns)| ns > 0 && ns.is_multiple_of(u128::from(*unit_ns))) {
             Some((unit, unit_ns)) => write!(f, "{}{unit}", ns / u128::from(*unit_ns)),
             None => f.write_str("0"),
         }

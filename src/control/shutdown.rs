@@ -9,6 +9,7 @@
 //! | draining | `drain_timeout` is over | end |
 //! | lingering | `poison_linger` is over, or a signal asks to stop | end |
 
+use std::fmt;
 use std::time::{Duration, Instant};
 
 use crate::handoff::WriterFailure;
@@ -24,6 +25,22 @@ pub enum Outcome {
     WriterFailed(WriterFailure),
     /// A shard or writer thread ended by itself; says which, and why if it said.
     ThreadEnded(String),
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Drained => f.write_str("drained: every request is answered, every acknowledged event is on disk"),
+            Self::DrainTimedOut => f.write_str(
+                "the drain took too long and was cut off: requests in flight got no answer; --drain-timeout gives more time",
+            ),
+            Self::WriterFailed(failure) => write!(
+                f,
+                "stopped because {failure}; what was acknowledged as durable before is on disk: mend the disk, then start again"
+            ),
+            Self::ThreadEnded(which) => write!(f, "stopped because a thread ended by itself: {which}"),
+        }
+    }
 }
 
 impl Outcome {

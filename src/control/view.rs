@@ -118,12 +118,12 @@ impl ServerView {
         );
         let ready = if readiness.is_ready() { "ready" } else { "not ready" };
         let summary = self.summary_json().replace(",\"", "\n\"").replace(['{', '}'], "");
-        let _infallible = write!(
+        let _infallible = writeln!(
             page,
             "<p>{ready}, up {} s</p><pre>{}</pre><h2>Now</h2><pre>{}</pre><h2>Plan</h2><pre>{}</pre>\
              <p><a href=\"/metrics\">/metrics</a> <a href=\"/api/metrics\">/api/metrics</a> \
              <a href=\"/api/shards\">/api/shards</a> <a href=\"/api/plan\">/api/plan</a> \
-             <a href=\"/ready\">/ready</a> <a href=\"/health\">/health</a></p></html>\n",
+             <a href=\"/ready\">/ready</a> <a href=\"/health\">/health</a></p></html>",
             self.uptime().as_secs(),
             escape(&state),
             escape(&summary),

@@ -436,10 +436,6 @@ impl Out<'_> {
         self.put(itoa::Buffer::new().format(number).as_bytes());
     }
 
-    fn flag(&mut self, flag: bool) {
-        self.put(if flag { b"true" } else { b"false" });
-    }
-
     #[inline]
     fn position(&mut self, position: Position) {
         self.number(position.writer.0);

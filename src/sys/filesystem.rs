@@ -72,7 +72,7 @@ pub fn inspect(directory: &Path) -> io::Result<Filesystem> {
     // SAFETY: statfs returned 0, so it filled the struct in.
     let stats = unsafe { stats.assume_init() };
     // The field's type differs between architectures; every magic number has 32 bits.
-    #[expect(clippy::unnecessary_cast, reason = "the types of statfs differ between architectures")]
+    #[allow(clippy::unnecessary_cast, reason = "the types of statfs differ between architectures")]
     let (magic, block_bytes) = (stats.f_type as u32, stats.f_bsize as u64);
     let kind = KINDS.iter().find(|(number, _)| *number == magic);
     Ok(Filesystem {

@@ -98,6 +98,26 @@ pub struct RecoveryReport {
     pub discarded: Vec<Epoch>,
 }
 
+impl fmt::Display for RecoveryReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.segments == 0 {
+            return f.write_str("a new log");
+        }
+        write!(
+            f,
+            "recovered a log of {} segments; read {} of them with {} events",
+            self.segments, self.segments_read, self.events_read
+        )?;
+        if !self.discarded.is_empty() {
+            write!(f, "; discarded {} that were begun and never used", self.discarded.len())?;
+        }
+        if let Some(truncated) = &self.truncated {
+            write!(f, "; {truncated}")?;
+        }
+        Ok(())
+    }
+}
+
 /// Where the log ends and what it consists of.
 #[derive(Clone, Debug)]
 pub struct Recovered {
