@@ -23,5 +23,9 @@
 pub mod base;
 pub mod control;
 pub mod handoff;
+pub mod json;
 pub mod metrics;
+pub mod record;
+pub mod shard;
 pub mod sys;
+pub mod writer;

@@ -109,7 +109,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let (_, matches) = matches.subcommand().expect("a command was parsed");
     let done = match arguments.command {
-        Command::Serve(serve) => prepare(serve, matches).map(|(config, plan)| serve_until_the_end(config, plan)),
+        Command::Serve(serve) => prepare(serve, matches).map(|(config, plan)| serve_until_the_end(&config, &plan)),
         Command::Plan { serve, json } => prepare(serve, matches).map(|(_, plan)| show_plan(&plan, json)),
         Command::Cat(cat) => Ok(print_events(cat)),
         Command::Verify(verify) => Ok(print_verification(&verify)),
@@ -162,8 +162,8 @@ fn prepare(serve: Serve, matches: &ArgMatches) -> Result<(Config, Plan), Refusal
     Ok((config, plan))
 }
 
-fn serve_until_the_end(config: Config, plan: Plan) -> ExitCode {
-    eprint!("tidegate {}\n{plan}Try: {}\n", super::plan_view::VERSION, plan.curl_line());
+fn serve_until_the_end(config: &Config, plan: &Plan) -> ExitCode {
+    eprint!("tidegate {}\n{plan}", super::plan_view::VERSION);
     boot::run(config, plan)
 }
 

@@ -9,5 +9,8 @@ pub mod executor;
 pub mod filesystem;
 pub mod host;
 pub mod memory;
+pub mod net;
 pub mod process;
+pub mod storage;
 pub mod topology;
+pub mod uring;
