@@ -1,9 +1,9 @@
 //! The command line from outside: which source of a setting wins, what is refused with which code, how output ends.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
 use serde_json::Value;
 
@@ -141,10 +141,7 @@ fn without_arguments_it_serves_says_its_plan_and_stops_when_asked() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut lines = BufReader::new(server.stderr.take().unwrap()).lines().map_while(Result::ok);
-    let curl = lines.find(|line| line.starts_with("Try: curl ")).expect("a line to try");
-    assert!(curl.contains(&listen), "{curl}");
-    wait_until_ready(&admin);
+    wait_until_ready(&admin, &mut server);
 
     let other = directory.path().join("other");
     let second =
@@ -155,12 +152,18 @@ fn without_arguments_it_serves_says_its_plan_and_stops_when_asked() {
 
     let kill = format!("kill -TERM {}", server.id());
     assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
-    assert_eq!(server.wait().unwrap().code(), Some(0), "{}", lines.collect::<Vec<_>>().join("\n"));
+    let ended = server.wait_with_output().unwrap();
+    let said = text(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(0), "{said}");
+    for part in ["  shards   1 on core", &format!("curl http://{listen}/v1/events ")] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
 }
 
 /// Asks /ready until it is, as often as it takes a slow machine to start; each look is a round trip.
-fn wait_until_ready(admin: &str) {
+fn wait_until_ready(admin: &str, server: &mut Child) {
     for _ in 0..1_000_000 {
+        assert_eq!(server.try_wait().unwrap(), None, "the server ended instead");
         let Ok(mut stream) = TcpStream::connect(admin) else { continue };
         let mut answer = String::new();
         let asked = stream.write_all(b"GET /ready HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n");
