@@ -10,6 +10,7 @@ use support::audit::{Audit, Lane, Outcome, Sent};
 use support::bodies::{Form, bare, post};
 use support::client::{Client, is_closed};
 use support::events::Kind;
+use support::limits;
 use support::load::Load;
 use support::mount::{Mount, skip};
 use support::observe::{self, resident_bytes};
@@ -57,6 +58,7 @@ fn push(stream: &mut TcpStream, bytes: &[u8]) -> bool {
 
 #[test]
 fn a_thousand_connections_that_never_read_cost_bounded_memory() {
+    limits::raise_open_files();
     let server = Setup::new().set("send_timeout", "60s").start();
     let mut honest = server.connect();
     honest.ask(&post_one("durable")).expect(202);
@@ -121,6 +123,7 @@ fn memory_after_many_events_is_what_it_was() {
 
 #[test]
 fn memory_after_many_connections_is_what_it_was() {
+    limits::raise_open_files();
     let server = Setup::new().start();
     let cycle = || {
         let mut clients: Vec<Client> = (0..500).map(|_| server.connect()).collect();
@@ -151,12 +154,12 @@ fn a_body_longer_than_the_log_buffer_is_taken_as_a_stream() {
     let mut client = server.connect();
     let mut lanes = Vec::new();
     for (lane, headers) in [(1, ""), (2, "Content-Encoding: gzip\r\n")] {
-        let sent = Sent { first: 0, count: 3_700, spread: false, outcome: Outcome::Acked };
+        let sent = Sent { first: 0, count: 3_900, spread: false, outcome: Outcome::Acked };
         let lines = Lane::events(9, lane, Kind::Large, sent).join(b"\n".as_slice());
         assert!(lines.len() > 15 << 20 && lines.len() < 16 << 20, "{}", lines.len());
         let body = if headers.is_empty() { lines } else { support::bodies::gzip(&lines) };
         let response = client.ask(&post("/v1/events", "application/x-ndjson", headers, &body)).expect(202);
-        assert_eq!(response.json()["data"]["accepted"], 3_700);
+        assert_eq!(response.json()["data"]["accepted"], 3_900);
         lanes.push(Lane { lane, kind: Kind::Large, requests: vec![sent] });
     }
     assert_resident_is_bounded(&server);
@@ -234,6 +237,7 @@ fn connections_beyond_the_limit_are_refused_and_room_is_reused() {
 
 #[test]
 fn a_thousand_idle_connections_leave_others_served() {
+    limits::raise_open_files();
     let server = Setup::new().start();
     let mut idle: Vec<Client> = (0..1_000).map(|_| server.connect()).collect();
     let mut honest = server.connect();

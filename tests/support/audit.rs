@@ -139,7 +139,7 @@ impl Audit {
                         }
                     }
                     Outcome::AckedInMemory | Outcome::Unanswered => {
-                        self.stored_not_acked += u64::from(is_stored);
+                        self.stored_not_acked += u64::from(is_stored && sent.outcome == Outcome::Unanswered);
                         if !is_stored && last_stored > Some(number) {
                             self.skipped.push(name(number));
                         }

@@ -77,7 +77,7 @@ pub(crate) fn event(seed: u64, kind: Kind, name: EventName) -> Vec<u8> {
     }
     if kind == Kind::Large {
         text.push_str(r#","custom_params":{"trail":["#);
-        for step in 0..100 {
+        for step in 0..106 {
             let comma = if step == 0 { "" } else { "," };
             write!(text, r#"{comma}{{"step":{step},"key":"{:016x}"}}"#, random.next()).expect("writing to a string");
         }

@@ -8,6 +8,7 @@ pub(crate) mod audit;
 pub(crate) mod bodies;
 pub(crate) mod client;
 pub(crate) mod events;
+pub(crate) mod limits;
 pub(crate) mod load;
 pub(crate) mod mount;
 pub(crate) mod observe;

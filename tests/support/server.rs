@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 
 use super::bodies;
 use super::client::{Client, Response};
+use super::limits;
 use super::ports::Lease;
 use super::wait;
 
@@ -270,9 +271,7 @@ impl Server {
 
     /// Limits the size a file may be written to from now on, 0 bytes: every write to the log fails with EFBIG.
     pub(crate) fn forbid_file_writes(&self) {
-        let pid = self.pid().to_string();
-        let limited = Command::new("prlimit").args(["--fsize=0:0", "--pid", &pid]).status();
-        assert!(limited.expect("prlimit (util-linux) runs").success(), "the limit could not be set");
+        limits::forbid_file_writes(self.pid());
     }
 
     fn becomes_ready(&mut self) -> bool {
