@@ -22,6 +22,7 @@
 
 pub mod base;
 pub mod handoff;
+pub mod log;
 pub mod metrics;
 pub mod record;
 pub mod sys;

@@ -55,21 +55,15 @@ impl Shard {
     /// Places an event; false if there is no room now.
     pub(crate) fn place(&mut self, shard: u16, event: &[u8], tenant: u16) -> bool {
         let bytes = RECORD_HEADER_BYTES + event.len();
-        let at = loop {
-            match self.buffer.extend(bytes) {
-                Ok(_) => break self.buffer.open_payload_bytes() - bytes,
-                Err(NoRoom::ChunkFull) => {
-                    if !self.seal_and_offer() {
-                        return false;
-                    }
-                }
-                Err(NoRoom::BufferFull) => return false,
-            }
+        if self.buffer.open_payload_bytes() + bytes + CHUNK_HEADER_BYTES > CHUNK_BYTES && !self.seal_and_offer() {
+            return false;
+        }
+        let slice = match self.buffer.extend(bytes) {
+            Ok(slice) => slice,
+            Err(NoRoom::BufferFull) => return false,
+            // The end of the buffer or its oldest chunk is near: the next chunk may fit.
+            Err(NoRoom::ChunkFull) => return self.seal_and_offer() && self.place(shard, event, tenant),
         };
-        // The slice from `extend` cannot leave the loop with the borrow it holds; roll back and take it again.
-        let _ = at;
-        self.buffer.roll_back(bytes);
-        let slice = self.buffer.extend(bytes).expect("it fitted a moment ago");
         let (header, body) = slice.split_first_chunk_mut().expect("a record header");
         put_record_header(header, event.len(), TenantId(tenant), 0);
         body.copy_from_slice(event);
