@@ -10,7 +10,7 @@ use std::io;
 use super::{READ_BYTES, segment_epoch, segment_name};
 use crate::base::{Epoch, Position, WriterId};
 use crate::record::walk::{Bound, Chunk, Cursor, Damage, Fault, Step, Walker};
-use crate::record::{SEGMENT_HEADER_BYTES, SegmentHeader};
+use crate::record::{LinkFault, SEGMENT_HEADER_BYTES, SegmentHeader};
 use crate::sys::storage::{AlignedBytes, FileId, ReadStorage};
 
 /// Why reading cannot go on.
@@ -232,7 +232,8 @@ impl Tail {
         if !still_there {
             return Err(ReadError::Overtaken { writer: self.writer, epoch });
         }
-        Err(self.damage(successor.epoch, 0, Fault::Missing))
+        let fault = LinkFault::Epoch { named: successor.previous_epoch, found: epoch };
+        Err(self.damage(successor.epoch, 0, Fault::Link(fault)))
     }
 
     /// The header of the segment that comes next, if there is one yet.
@@ -366,6 +367,10 @@ impl Tail {
         let gone = !self.storage.is_still(file, &segment_name(epoch)).map_err(self.io("looking at a segment"))?;
         if gone || self.segments()?.last() != Some(&epoch) {
             return Ok(gone);
+        }
+        let mark = self.storage.durable_mark().map_err(self.io("reading the durable mark"))?;
+        if mark.is_some_and(|mark| mark.epoch == epoch && mark.end > SEGMENT_HEADER_BYTES as u64) {
+            return Ok(false);
         }
         let bytes = self.storage.list().map_err(self.io("listing the log"))?;
         let bytes = bytes.iter().find(|entry| entry.name == segment_name(epoch)).map_or(0, |entry| entry.bytes);
