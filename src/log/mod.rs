@@ -17,7 +17,7 @@ mod reader;
 mod tail;
 mod verify;
 
-pub use cat::{CatOptions, CatSummary, cat};
+pub use cat::{CatError, CatOptions, CatSummary, cat};
 pub use reader::{Event, LogReader, StoredChunk};
 pub use tail::ReadError;
 pub use verify::{VerifyReport, WriterReport, verify, verify_storages};
