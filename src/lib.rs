@@ -24,6 +24,7 @@ pub mod base;
 pub mod control;
 pub mod handoff;
 pub mod json;
+pub mod log;
 pub mod metrics;
 pub mod record;
 pub mod shard;

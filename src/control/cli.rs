@@ -10,10 +10,11 @@ use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 use super::config::{Config, ConfigError};
 use super::host::{self, Host, HostError};
 use super::plan::{Plan, PlanError};
-use super::readers::{self, CatRequest, ReadError};
+use super::readers::{self, ReadError};
 use super::settings::{self, Settings};
 use super::{boot, say};
 use crate::base::Position;
+use crate::log::CatOptions;
 
 /// Usage or configuration.
 pub const EXIT_CONFIG: u8 = 2;
@@ -71,9 +72,9 @@ struct Cat {
     /// Only events of this tenant
     #[arg(long, value_name = "NAME")]
     tenant: Option<String>,
-    /// Begin at this position, as answered by the server; once for each writer
-    #[arg(long, value_name = "POSITION", value_delimiter = ',')]
-    from: Vec<Position>,
+    /// Begin at this position, as answered by the server, and print only the log of its writer
+    #[arg(long, value_name = "POSITION")]
+    from: Option<Position>,
     /// Print each event with its position, tenant and time of receipt
     #[arg(long)]
     with_meta: bool,
@@ -176,7 +177,7 @@ fn print_events(cat: Cat) -> ExitCode {
     let Cat { data, follow, tenant, from, with_meta } = cat;
     // Through a buffer: std's stdout looks for line ends in every write.
     let mut out = BufWriter::with_capacity(64 * 1024, io::stdout().lock());
-    let read = readers::cat(&CatRequest { data, follow, tenant, from, with_meta }, &mut out);
+    let read = readers::cat(&CatOptions { directory: data, follow, tenant, from, with_meta }, &mut out);
     // What was read before an error is printed before it is told.
     match (out.flush(), read) {
         (Ok(()), Ok(())) => ExitCode::SUCCESS,
@@ -238,10 +239,10 @@ mod tests {
     }
 
     #[test]
-    fn positions_may_be_repeated_or_listed() {
-        let arguments = ["tidegate", "cat", "--from", "0-1-2-3,1-0-5-0", "--from", "2-0-1-0", "--follow"];
+    fn a_position_to_begin_at_is_read_or_refused() {
+        let arguments = ["tidegate", "cat", "--from", "0-1-2-3", "--follow"];
         let Command::Cat(cat) = Arguments::try_parse_from(arguments).unwrap().command else { panic!("not cat") };
-        assert_eq!(cat.from.len(), 3);
+        assert_eq!(cat.from.map(|from| from.to_string()).as_deref(), Some("0-1-2-3"));
         assert!(cat.follow && !cat.with_meta);
         let wrong = Arguments::try_parse_from(["tidegate", "cat", "--from", "7"]).unwrap_err().to_string();
         assert!(wrong.contains("'7' is not a position: expected writer-shard-seq-index"), "{wrong}");

@@ -1,25 +1,15 @@
 //! What `tidegate cat` and `tidegate verify` ask of the log. Main thread.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
 
-use crate::base::Position;
+use crate::base::TenantId;
+use crate::log::{self, CatError, CatOptions, VerifyReport};
 
-/// Which events to print, and how.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CatRequest {
-    /// Directory of the log.
-    pub data: PathBuf,
-    /// Whether to go on with events as they become durable.
-    pub follow: bool,
-    /// Only events of this tenant.
-    pub tenant: Option<String>,
-    /// Where to begin, at most one position for each writer; a writer without one begins with its oldest event.
-    pub from: Vec<Position>,
-    /// Whether to print position, tenant and time with each event.
-    pub with_meta: bool,
-}
+/// The name of the anonymous tenant, whose events came without a key.
+const ANONYMOUS: &str = "anonymous";
 
 /// What a look at a whole log found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,7 +25,7 @@ pub struct Verification {
 /// Why reading ended early.
 #[derive(Debug)]
 pub enum ReadError {
-    /// The request makes no sense: no such tenant, two positions for one writer.
+    /// The request makes no sense: no such tenant.
     Request(String),
     /// The log cannot be read.
     Log(String),
@@ -56,12 +46,32 @@ impl fmt::Display for ReadError {
 
 impl std::error::Error for ReadError {}
 
-/// Prints events to `out`, which is flushed whenever there is nothing more to print for now.
+impl From<log::ReadError> for ReadError {
+    fn from(error: log::ReadError) -> Self {
+        match error {
+            log::ReadError::Damaged(damage) => Self::Damaged(damage.to_string()),
+            other => Self::Log(other.to_string()),
+        }
+    }
+}
+
+/// Prints events to `out`, which is flushed whenever there is nothing more to print for now. Following ends with the
+/// process.
 ///
 /// # Errors
-/// When the log cannot be read or is damaged, or `out` cannot be written.
-pub fn cat(request: &CatRequest, _out: &mut impl Write) -> Result<(), ReadError> {
-    Err(ReadError::Log(format!("{}: this build has no reader of logs", request.data.display())))
+/// When there is no such tenant, the log cannot be read or is damaged, or `out` cannot be written.
+pub fn cat(options: &CatOptions, out: &mut impl Write) -> Result<(), ReadError> {
+    if let Some(tenant) = options.tenant.as_deref().filter(|tenant| *tenant != ANONYMOUS) {
+        return Err(ReadError::Request(format!(
+            "there is no tenant {tenant}: no tenants are configured, so every event is of the tenant {ANONYMOUS}"
+        )));
+    }
+    let mut name_of = |tenant: TenantId| (tenant == TenantId::default()).then(|| ANONYMOUS.to_owned());
+    match log::cat(options, &mut name_of, out, &AtomicBool::new(false)) {
+        Ok(_) => Ok(()),
+        Err(CatError::Read(error)) => Err(error.into()),
+        Err(CatError::Write(error)) => Err(ReadError::Output(error)),
+    }
 }
 
 /// Looks at every byte of a log.
@@ -69,5 +79,34 @@ pub fn cat(request: &CatRequest, _out: &mut impl Write) -> Result<(), ReadError>
 /// # Errors
 /// When the log cannot be read. Damage is not an error here but a finding.
 pub fn verify(data: &Path) -> Result<Verification, ReadError> {
-    Err(ReadError::Log(format!("{}: this build has no reader of logs", data.display())))
+    let report = log::verify(data)?;
+    let json = serde_json::to_string(&report).expect("a report is plain data");
+    Ok(Verification { sound: report.sound, text: text_of(&report), json })
+}
+
+fn text_of(report: &VerifyReport) -> String {
+    let mut text = format!(
+        "{}: {} events in {} chunks, {} bytes of events, {} segments of {} bytes\n",
+        if report.sound { "sound" } else { "DAMAGED" },
+        report.events,
+        report.chunks,
+        report.event_bytes,
+        report.segments,
+        report.disk_bytes
+    );
+    for writer in &report.writers {
+        let closed = if writer.sealed { "closed in order" } else { "not closed in order" };
+        let _ = writeln!(
+            text,
+            "writer {}: {} events, {} chunks, {} segments, {closed}",
+            writer.writer, writer.events, writer.chunks, writer.segments
+        );
+        for (shard, seq) in &writer.last_seqs {
+            let _ = writeln!(text, "  shard {shard}: last chunk {seq}");
+        }
+        for finding in writer.torn_tail.iter().chain(&writer.damage) {
+            let _ = writeln!(text, "  {finding}");
+        }
+    }
+    text
 }

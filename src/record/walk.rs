@@ -54,6 +54,12 @@ impl Cursor {
         }
     }
 
+    /// The end of what lies before a segment, as its header says.
+    #[must_use]
+    pub fn before(header: &SegmentHeader) -> Self {
+        Self { epoch: header.previous_epoch, offset: header.previous_end, ..Self::at_start_of(header) }
+    }
+
     /// The place before the first chunk ever.
     #[must_use]
     pub fn before_all(writer: WriterId) -> Self {
@@ -218,6 +224,7 @@ pub struct Walker<B> {
     buffer: B,
     window_start: u64,
     window_bytes: usize,
+    current: Option<ChunkHeader>,
 }
 
 impl<B: AsRef<[u8]> + AsMut<[u8]>> Walker<B> {
@@ -229,12 +236,22 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Walker<B> {
     pub fn new(buffer: B) -> Self {
         assert!(buffer.as_ref().len() >= WALK_BUFFER_BYTES_MIN, "the buffer must hold the longest chunk");
         assert!(buffer.as_ref().len().is_multiple_of(PAGE_BYTES));
-        Self { buffer, window_start: 0, window_bytes: 0 }
+        Self { buffer, window_start: 0, window_bytes: 0, current: None }
     }
 
     /// Forgets what was read: for another file, or one whose bytes may have changed.
     pub fn forget(&mut self) {
         self.window_bytes = 0;
+        self.current = None;
+    }
+
+    /// The chunk that [`Walker::next`] returned last, if nothing was done since.
+    #[must_use]
+    pub fn current(&self) -> Option<Chunk<'_>> {
+        let header = self.current?;
+        let from = (header.offset - self.window_start) as usize + CHUNK_HEADER_BYTES;
+        let payload = &self.buffer.as_ref()[from..from + header.payload_bytes as usize];
+        Some(Chunk { header, payload })
     }
 
     /// Checks the chunk at `cursor` and moves the cursor behind it. Nothing at or behind `limit` is read: bytes before
@@ -246,6 +263,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Walker<B> {
     where
         R: FnMut(u64, &mut [u8]) -> io::Result<usize>,
     {
+        self.current = None;
         let at = cursor.offset;
         let page = self.fill(at, PAGE_BYTES, limit, read)?;
         if page.len() < PAGE_BYTES {
@@ -274,7 +292,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Walker<B> {
         if let Err(fault) = cursor.advance(&header, crc) {
             return Ok(Step::Stop(fault));
         }
-        Ok(Step::Chunk(Chunk { header, payload }))
+        self.current = Some(header);
+        Ok(Step::Chunk(self.current().expect("just set")))
     }
 
     /// Walks the rest of a segment from `cursor` on, shows each chunk to `visit`, and judges its end.
@@ -360,6 +379,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Walker<B> {
     where
         R: FnMut(u64, &mut [u8]) -> io::Result<usize>,
     {
+        self.current = None;
         let mut found = Survey::Nothing;
         let mut at = cursor.offset + PAGE_BYTES as u64;
         while at < limit {

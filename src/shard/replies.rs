@@ -69,18 +69,21 @@ impl Replies {
         if self.gates_waiting() == GATES_MAX {
             return None;
         }
+        let unused = self.front.as_ref().is_some_and(|front| front.filled == 0);
         let out = if self.back.is_some() {
             self.back.as_mut()
+        } else if unused {
+            // Asked for before and not used: a longer answer than was thought of gets a longer block, not a second one.
+            self.front.as_mut().and_then(|front| pool.grow(&mut front.block, 0, bytes).then_some(front))
         } else {
-            let front_is_full = self.front.as_ref().is_some_and(|front| front.filled + bytes > front.block.capacity());
-            let (place, wanted) = if front_is_full {
+            let is_full = self.front.as_ref().is_some_and(|front| front.filled + bytes > front.block.capacity());
+            let (place, wanted) = if is_full {
                 (&mut self.back, bytes.max(BACK_BYTES))
             } else {
                 (&mut self.front, bytes.max(BLOCK_BYTES_MIN))
             };
             if place.is_none() {
-                let block = pool.take(wanted)?;
-                *place = Some(Out { block, start: self.written, filled: 0 });
+                *place = Some(Out { block: pool.take(wanted)?, start: self.written, filled: 0 });
             }
             place.as_mut()
         }?;
@@ -298,6 +301,16 @@ mod tests {
         assert_eq!(length, BACK_BYTES / 1000 * 1000, "the back block is the front now");
         assert!(replies.room(&mut pool, 1000).is_some());
         replies.clear(&mut pool);
+        assert_eq!(pool.used_bytes(), 0);
+    }
+
+    #[test]
+    fn an_answer_longer_than_first_thought_of_is_sent_too() {
+        let (mut pool, mut replies) = (pool(), Replies::default());
+        replies.room(&mut pool, 100).unwrap();
+        put(&mut replies, &mut pool, &[7; 20_000], None);
+        assert_eq!(sendable(&replies, &pool), [7; 20_000]);
+        replies.sent(20_000, &mut pool);
         assert_eq!(pool.used_bytes(), 0);
     }
 

@@ -34,6 +34,9 @@ impl Region {
     /// The errno of mmap(2): ENOMEM when the address space or, with `populate`, the memory is not there.
     pub fn map(bytes: usize, populate: bool) -> io::Result<Self> {
         assert!(bytes > 0);
+        if cfg!(miri) {
+            return Ok(Self::allocated(align_up(bytes, HUGE_PAGE_BYTES)));
+        }
         let bytes = align_up(bytes, HUGE_PAGE_BYTES);
         let mapping_bytes = bytes + HUGE_PAGE_BYTES;
         // SAFETY: an anonymous mapping at an address of the kernel's choice touches no memory that exists already.
@@ -69,6 +72,18 @@ impl Region {
         Ok(region)
     }
 
+    /// The same from the allocator: Miri checks what is done with the bytes, and has no mmap with these flags.
+    fn allocated(bytes: usize) -> Self {
+        // SAFETY: the layout is not empty.
+        let base = unsafe { std::alloc::alloc_zeroed(Self::layout(bytes)) };
+        let base = NonNull::new(base).expect("Miri has memory");
+        Self { base, bytes, mapping: base, mapping_bytes: bytes }
+    }
+
+    fn layout(bytes: usize) -> std::alloc::Layout {
+        std::alloc::Layout::from_size_align(bytes, HUGE_PAGE_BYTES).expect("a few MiB")
+    }
+
     /// Address of the first byte, aligned to 2 MiB.
     #[must_use]
     pub fn base(&self) -> NonNull<u8> {
@@ -84,6 +99,10 @@ impl Region {
 
 impl Drop for Region {
     fn drop(&mut self) {
+        if cfg!(miri) {
+            // SAFETY: made in `allocated` with this layout.
+            return unsafe { std::alloc::dealloc(self.base.as_ptr(), Self::layout(self.bytes)) };
+        }
         // SAFETY: the mapping was made in `map` with this address and length and is unmapped once. Whoever shares the
         // region holds it in an Arc, so no owner of a part is left.
         let result = unsafe { libc::munmap(self.mapping.as_ptr().cast(), self.mapping_bytes) };

@@ -305,7 +305,7 @@ impl Recovery<'_> {
             self.note_tail(&cursor, tail);
             if index + 1 == segments.len() && cursor.offset == SEGMENT_HEADER_BYTES as u64 {
                 self.discard(segments);
-                return Ok(before(&header));
+                return Ok(Cursor::before(&header));
             }
             end = Some(cursor);
         }
@@ -322,14 +322,6 @@ impl Recovery<'_> {
             ));
         }
     }
-}
-
-/// The end of the log before a segment, as its header says.
-fn before(header: &SegmentHeader) -> Cursor {
-    let mut cursor = Cursor::at_start_of(header);
-    cursor.epoch = header.previous_epoch;
-    cursor.offset = header.previous_end;
-    cursor
 }
 
 fn sound(segment: &Segment) -> &SegmentHeader {

@@ -9,10 +9,12 @@ use tidegate::base::{KIB, MIB, Seq, ShardId, TenantId, WriterId};
 use tidegate::handoff::{
     Bell, CHUNK_HEADER_BYTES, LogBuffer, NoRoom, ShardPort, WriterFailure, WriterState, WriterStatus, channel,
 };
+use tidegate::log::{LogReader, ReadError, VerifyReport, verify_storages};
 use tidegate::metrics::WriterMetrics;
 use tidegate::record::{RECORD_HEADER_BYTES, crc32c, put_record_header};
 use tidegate::sys::memory::Region;
 use tidegate::sys::storage::Storage;
+use tidegate::sys::storage::faulty::FaultyDisk;
 use tidegate::writer::{self, Now, OpenError, RecoveryReport, Turn, Writer, WriterConfig};
 
 /// Longest chunk of the tests: events of a few hundred bytes fill one now and then.
@@ -55,21 +57,15 @@ impl Shard {
     /// Places an event; false if there is no room now.
     pub(crate) fn place(&mut self, shard: u16, event: &[u8], tenant: u16) -> bool {
         let bytes = RECORD_HEADER_BYTES + event.len();
-        let at = loop {
-            match self.buffer.extend(bytes) {
-                Ok(_) => break self.buffer.open_payload_bytes() - bytes,
-                Err(NoRoom::ChunkFull) => {
-                    if !self.seal_and_offer() {
-                        return false;
-                    }
-                }
-                Err(NoRoom::BufferFull) => return false,
-            }
+        if self.buffer.open_payload_bytes() + bytes + CHUNK_HEADER_BYTES > CHUNK_BYTES && !self.seal_and_offer() {
+            return false;
+        }
+        let slice = match self.buffer.extend(bytes) {
+            Ok(slice) => slice,
+            Err(NoRoom::BufferFull) => return false,
+            // The end of the buffer or its oldest chunk is near: the next chunk may fit.
+            Err(NoRoom::ChunkFull) => return self.seal_and_offer() && self.place(shard, event, tenant),
         };
-        // The slice from `extend` cannot leave the loop with the borrow it holds; roll back and take it again.
-        let _ = at;
-        self.buffer.roll_back(bytes);
-        let slice = self.buffer.extend(bytes).expect("it fitted a moment ago");
         let (header, body) = slice.split_first_chunk_mut().expect("a record header");
         put_record_header(header, event.len(), TenantId(tenant), 0);
         body.copy_from_slice(event);
@@ -196,4 +192,34 @@ impl Rig {
 /// Number of the last chunk a rig has for a shard.
 pub(crate) fn last_seq(rig: &Rig, shard: usize) -> Seq {
     Seq(rig.shards[shard].buffer.open_seq().0 - 1)
+}
+
+/// Reads everything durable on a simulated disk, as `tidegate cat` would.
+pub(crate) fn read_all(disk: &FaultyDisk) -> Result<Vec<Event>, ReadError> {
+    let mut reader = LogReader::over(vec![(WriterId(0), Box::new(disk.storage()))]);
+    let mut events = Vec::new();
+    read_more(&mut reader, &mut events)?;
+    Ok(events)
+}
+
+/// Reads on until there is no more for now.
+pub(crate) fn read_more(reader: &mut LogReader, events: &mut Vec<Event>) -> Result<(), ReadError> {
+    while let Some(chunk) = reader.next_chunk()? {
+        events.extend(chunk.events().map(|event| Event {
+            shard: event.position.shard.0,
+            seq: event.position.seq.0,
+            bytes: event.event.to_vec(),
+        }));
+    }
+    Ok(())
+}
+
+/// Checks everything on a simulated disk, as `tidegate verify` would.
+pub(crate) fn verify_all(disk: &FaultyDisk) -> VerifyReport {
+    verify_storages(vec![(WriterId(0), Box::new(disk.storage()))]).unwrap()
+}
+
+/// Events of one shard.
+pub(crate) fn of_shard(events: &[Event], shard: u16) -> Vec<&Event> {
+    events.iter().filter(|event| event.shard == shard).collect()
 }

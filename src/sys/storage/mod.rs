@@ -14,6 +14,7 @@
 
 mod aligned;
 mod direct;
+pub mod faulty;
 mod files;
 mod follower;
 mod lock;

@@ -1,0 +1,255 @@
+//! Memory and connections are bounded by configuration, not by load, and nobody pays for somebody else's greed.
+
+mod support;
+
+use std::io::{ErrorKind, Write};
+use std::net::{SocketAddr, TcpStream};
+
+use socket2::{Domain, Socket, Type};
+use support::audit::{Audit, Lane, Outcome, Sent};
+use support::bodies::{Form, bare, post};
+use support::client::{Client, is_closed};
+use support::events::Kind;
+use support::limits;
+use support::load::Load;
+use support::mount::{Mount, skip};
+use support::observe::{self, resident_bytes};
+use support::server::{LOG_BUFFER_BYTES, POOL_BYTES, RECEIVE_BUFFER_BYTES, RECEIVE_BUFFERS, Server, Setup};
+use support::wait;
+
+const MIB: u64 = 1 << 20;
+/// What one shard may use beside its configured pools (the figure for an idle server).
+const BEYOND_POOLS_BYTES: u64 = 30 * MIB;
+/// What the harness's one-shard server may use, whatever is done to it.
+const RESIDENT_BYTES_MAX: u64 =
+    (LOG_BUFFER_BYTES + RECEIVE_BUFFERS * RECEIVE_BUFFER_BYTES + POOL_BYTES) as u64 + BEYOND_POOLS_BYTES;
+/// Buffers of a hostile client's socket: small, so that a thousand of them do not fill the kernel's memory.
+const HOSTILE_SOCKET_BYTES: usize = 8 << 10;
+
+#[track_caller]
+fn assert_resident_is_bounded(server: &Server) {
+    let resident = resident_bytes(server.pid());
+    assert!(resident <= RESIDENT_BYTES_MAX, "{} MiB resident, {} allowed", resident / MIB, RESIDENT_BYTES_MAX / MIB);
+}
+
+fn post_one(ack: &str) -> Vec<u8> {
+    post("/v1/events", "application/json", &format!("X-Ack: {ack}\r\n"), b"{\"a\":1}")
+}
+
+/// A connection that will never read what it is sent.
+fn deaf_connection(address: SocketAddr) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    // Before connecting, since it sets the window that is announced.
+    socket.set_recv_buffer_size(HOSTILE_SOCKET_BYTES).expect("a receive buffer");
+    socket.set_send_buffer_size(HOSTILE_SOCKET_BYTES).expect("a send buffer");
+    socket.connect(&address.into()).expect("the server accepts");
+    socket.set_nonblocking(true).expect("the socket is open");
+    socket.into()
+}
+
+/// Sends as much of `bytes` as the kernel takes now; true if that was something.
+fn push(stream: &mut TcpStream, bytes: &[u8]) -> bool {
+    match stream.write(bytes) {
+        Ok(sent) => sent > 0,
+        Err(error) if error.kind() == ErrorKind::WouldBlock || is_closed(&error) => false,
+        Err(error) => panic!("sending: {error}"),
+    }
+}
+
+#[test]
+fn a_thousand_connections_that_never_read_cost_bounded_memory() {
+    limits::raise_open_files();
+    let server = Setup::new().set("send_timeout", "60s").start();
+    let mut honest = server.connect();
+    honest.ask(&post_one("durable")).expect(202);
+    let echo_body = format!("{{\"a\":\"{}\"}}", "x".repeat(4_000));
+    let requests = post("/api/echo", "application/json", "", echo_body.as_bytes()).repeat(8);
+    let mut deaf: Vec<TcpStream> = (0..1_000).map(|_| deaf_connection(server.listen())).collect();
+    // Until the server has stopped reading from all of them: a pass without progress, seen from both sides of an answer
+    // that proves that the shard has turned in between.
+    let mut quiet_passes = 0;
+    let mut pushed = 0u64;
+    while quiet_passes < 3 {
+        let mut progress = false;
+        for stream in &mut deaf {
+            progress |= push(stream, &requests);
+        }
+        pushed += u64::from(progress);
+        assert!(pushed < 2_000, "the server reads on although nobody takes its answers");
+        quiet_passes = if progress { 0 } else { quiet_passes + 1 };
+        honest.ask(&post_one("durable")).expect(202);
+    }
+    assert_resident_is_bounded(&server);
+    server.ask(&bare("GET", "/health", "")).expect(200);
+    drop(deaf);
+    wait::until("the deaf connections to be gone", || {
+        (observe::shard_metric(&server, "connections_open", 0) == Some(1)).then_some(())
+    });
+    honest.ask(&post_one("durable")).expect(202);
+    assert_resident_is_bounded(&server);
+}
+
+#[test]
+fn a_client_that_takes_nothing_is_closed() {
+    let server = Setup::new().set("send_timeout", "300ms").start();
+    let mut stream = deaf_connection(server.listen());
+    let requests = bare("GET", "/api/metrics", "").repeat(100);
+    wait::until("the server to close a connection that takes nothing", || match stream.write(&requests) {
+        Err(error) if error.kind() != ErrorKind::WouldBlock => Some(()),
+        _ => None,
+    });
+    assert!(observe::shard_metric(&server, "connections_timed_out", 0) >= Some(1));
+}
+
+#[test]
+fn memory_after_many_events_is_what_it_was() {
+    let server = Setup::new().start();
+    let mut client = server.connect();
+    let mut send = |requests: u64| {
+        for request in 0..requests {
+            let sent = Sent { first: request * 200, count: 200, spread: false, outcome: Outcome::Acked };
+            let events = Lane::events(1, 1, Kind::Attribution, sent);
+            client.ask(&Form::PLAIN.request(&events, "X-Ack: memory\r\n")).expect(202);
+        }
+    };
+    // Far enough to have touched every page of the log buffer and of the pools.
+    send(500);
+    let before = resident_bytes(server.pid());
+    send(1_000);
+    let after = resident_bytes(server.pid());
+    assert!(after <= before + MIB, "{before} bytes resident after 100 000 events, {after} after 300 000");
+    assert_resident_is_bounded(&server);
+}
+
+#[test]
+fn memory_after_many_connections_is_what_it_was() {
+    limits::raise_open_files();
+    let server = Setup::new().start();
+    let cycle = || {
+        let mut clients: Vec<Client> = (0..500).map(|_| server.connect()).collect();
+        for client in &mut clients {
+            client.send(&post_one("memory"));
+        }
+        for client in &mut clients {
+            client.receive().expect(202);
+        }
+        drop(clients);
+        wait::until("the connections to be gone", || {
+            (observe::shard_metric(&server, "connections_open", 0) == Some(0)).then_some(())
+        });
+    };
+    cycle();
+    cycle();
+    let before = resident_bytes(server.pid());
+    for _ in 0..6 {
+        cycle();
+    }
+    let after = resident_bytes(server.pid());
+    assert!(after <= before + MIB, "{before} bytes resident after 1000 connections, {after} after 4000");
+}
+
+#[test]
+fn a_body_longer_than_the_log_buffer_is_taken_as_a_stream() {
+    let server = Setup::new().start();
+    let mut client = server.connect();
+    let mut lanes = Vec::new();
+    for (lane, headers) in [(1, ""), (2, "Content-Encoding: gzip\r\n")] {
+        let sent = Sent { first: 0, count: 3_900, spread: false, outcome: Outcome::Acked };
+        let lines = Lane::events(9, lane, Kind::Large, sent).join(b"\n".as_slice());
+        assert!(lines.len() > 15 << 20 && lines.len() < 16 << 20, "{}", lines.len());
+        let body = if headers.is_empty() { lines } else { support::bodies::gzip(&lines) };
+        let response = client.ask(&post("/v1/events", "application/x-ndjson", headers, &body)).expect(202);
+        assert_eq!(response.json()["data"]["accepted"], 3_900);
+        lanes.push(Lane { lane, kind: Kind::Large, requests: vec![sent] });
+    }
+    assert_resident_is_bounded(&server);
+    Audit::of(9, &lanes, &observe::cat(&server.data())).assert_sound();
+}
+
+/// The writer stands still: what clients send has to wait in their sockets, not in the server.
+#[test]
+fn a_full_log_buffer_slows_sockets_not_memory() {
+    const NAME: &str = "a_full_log_buffer_slows_sockets_not_memory";
+    let mount = match Mount::ext4(512 << 20) {
+        Ok(mount) => mount,
+        Err(why) => return skip(NAME, &why),
+    };
+    let seed = support::random::seed(NAME);
+    let server = Setup::new().data(&mount.path().join("data")).start();
+    let mut probe = server.connect();
+    let load = Load::start(server.listen(), seed, 1, &["memory", "memory", "memory", "durable"]);
+    wait::until("some requests to be acked", || (load.pulse.acked() >= 50).then_some(()));
+    let frozen = match mount.freeze() {
+        Ok(frozen) => frozen,
+        Err(why) => return skip(NAME, &why),
+    };
+    wait::until("the log buffer to be full", || {
+        (observe::shard_metric(&server, "no_room_stalls", 0) > Some(0)).then_some(())
+    });
+    assert_resident_is_bounded(&server);
+    probe.ask(&bare("GET", "/health", "")).expect(200);
+    drop(frozen);
+    let acked = load.pulse.acked();
+    wait::until("clients to be served again", || (load.pulse.acked() > acked + 20).then_some(()));
+    load.pulse.stop();
+    let lanes = load.join();
+    // One durable ack after all others: everything before it on this shard is in the log.
+    probe.ask(&post("/v1/events", "application/json", "", b"{\"last\":1}")).expect(202);
+    let mut lines = observe::cat(&server.data());
+    lines.retain(|line| line != b"{\"last\":1}");
+    let audit = Audit::of(seed, &lanes, &lines);
+    audit.assert_sound();
+    assert_resident_is_bounded(&server);
+}
+
+#[test]
+fn connections_beyond_the_limit_are_refused_and_room_is_reused() {
+    const LIMIT: usize = 16;
+    let server = Setup::new().set("connections_per_shard_max", LIMIT).start();
+    let mut held: Vec<Client> = (0..LIMIT).map(|_| server.connect()).collect();
+    for client in &mut held {
+        client.ask(&bare("GET", "/health", "")).expect(200);
+    }
+    for _ in 0..40 {
+        let mut refused = server.connect();
+        let _closed_early = refused.try_send(&bare("GET", "/health", ""));
+        match refused.try_receive() {
+            Ok(response) => drop(response.expect_error(503, "BACKPRESSURE")),
+            Err(error) => assert!(is_closed(&error), "{error}"),
+        }
+        refused.rest();
+    }
+    assert!(observe::shard_metric(&server, "connections_refused", 0) >= Some(40));
+    for client in &mut held {
+        client.ask(&post_one("durable")).expect(202);
+    }
+    for _ in 0..5 {
+        drop(held.pop());
+        let mut next = wait::until("room for one more connection", || {
+            let mut client = Client::try_connect(server.listen()).ok()?;
+            client.try_send(&bare("GET", "/health", "")).ok()?;
+            client.try_receive().ok().filter(|response| response.status == 200).map(|_| client)
+        });
+        next.ask(&post_one("durable")).expect(202);
+        held.push(next);
+    }
+}
+
+#[test]
+fn a_thousand_idle_connections_leave_others_served() {
+    limits::raise_open_files();
+    let server = Setup::new().start();
+    let mut idle: Vec<Client> = (0..1_000).map(|_| server.connect()).collect();
+    let mut honest = server.connect();
+    for _ in 0..100 {
+        honest.ask(&post_one("durable")).expect(202);
+    }
+    assert_eq!(observe::shard_metric(&server, "connections_open", 0), Some(1_001));
+    assert_resident_is_bounded(&server);
+    for client in &mut idle {
+        client.send(&bare("GET", "/health", ""));
+    }
+    for client in &mut idle {
+        client.receive().expect(200);
+    }
+}
