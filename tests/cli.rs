@@ -2,7 +2,6 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
 use serde_json::Value;
@@ -172,21 +171,4 @@ fn wait_until_ready(admin: &str, server: &mut Child) {
         }
     }
     panic!("{admin} never became ready");
-}
-
-#[test]
-fn the_documentation_lists_every_setting_with_its_default() {
-    let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/CONFIGURATION.md")).unwrap();
-    let defaults = tidegate::control::Config::default().effective();
-    for (key, default) in &defaults {
-        let row = page.lines().find(|line| line.starts_with(&format!("| `{key}` |")));
-        let row = row.unwrap_or_else(|| panic!("{key} is not documented"));
-        let flag = format!("`--{}`", key.replace('_', "-"));
-        let variable = format!("`TIDEGATE_{}`", key.to_ascii_uppercase());
-        for part in [flag, variable, format!("| `{default}` |")] {
-            assert!(row.contains(&part), "{key}: {part} is not in {row}");
-        }
-    }
-    let rows = page.lines().filter(|line| line.starts_with("| `")).count();
-    assert_eq!(rows, defaults.len(), "a row for a setting that is not there");
 }

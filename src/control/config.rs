@@ -384,7 +384,7 @@ impl Config {
 mod tests {
     use std::path::Path;
 
-    use super::super::settings::{KEYS, parse_file};
+    use super::super::settings::{KEYS, environment_name, flag_name, parse_file};
     use super::*;
 
     fn resolve(text: &str) -> Result<Config, ConfigError> {
@@ -521,5 +521,21 @@ mod tests {
         for address in ["127.0.0.1:8080", "127.1.2.3:8080", "[::1]:8080"] {
             assert!(resolve(&format!("listen = \"{address}\"")).is_ok(), "{address}");
         }
+    }
+
+    #[test]
+    fn the_documentation_lists_every_setting_with_its_default() {
+        let page =
+            std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/CONFIGURATION.md")).unwrap();
+        let defaults = Config::default().effective();
+        for (key, default) in &defaults {
+            let row = page.lines().find(|line| line.starts_with(&format!("| `{key}` |")));
+            let row = row.unwrap_or_else(|| panic!("{key} is not documented"));
+            for part in [flag_name(key), environment_name(key), default.clone()] {
+                assert!(row.contains(&format!("| `{part}` |")), "{key}: {part} is not in {row}");
+            }
+        }
+        let rows = page.lines().filter(|line| line.starts_with("| `")).count();
+        assert_eq!(rows, defaults.len(), "a row for a setting that is not there");
     }
 }

@@ -149,3 +149,7 @@ async fn watch(
         wait(next).await;
     }
 }
+
+#[cfg(test)]
+#[path = "plane_tests.rs"]
+mod tests;

@@ -3,18 +3,16 @@
 //! Signals are the process's, so each test runs a child: this test binary again, asked for the one ignored test below.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::Arc;
-use std::time::Duration;
 
-use tidegate::control::settings::{Settings, Sources};
-use tidegate::control::{
-    Config, Host, Plan, PlaneConfig, ServerView, Signals, Threads, ThreadsState, run_control_plane,
-};
-use tidegate::handoff::{FailureStage, WriterFailure, WriterState, WriterStatus};
-use tidegate::metrics::{Scale, ServerMetrics};
+use super::super::config::Config;
+use super::super::host::Host;
+use super::super::plan::Plan;
+use super::*;
+use crate::handoff::{FailureStage, WriterFailure, WriterState, WriterStatus};
+use crate::metrics::{Scale, ServerMetrics};
 
 const ROLE: &str = "TIDEGATE_TEST_ROLE";
 /// Longer than any test waits, so that what ends sooner did not end by this.
@@ -65,8 +63,7 @@ impl Threads for RoleThreads {
 fn child() {
     let Ok(role) = std::env::var(ROLE) else { return };
     let role = *ROLES.iter().find(|known| format!("{known:?}") == role).expect("a role");
-    let config = Config::resolve(Settings::default(), Sources::default()).unwrap();
-    let plan = Plan::make(&config, &Host::inspect(Path::new("/")).unwrap()).unwrap();
+    let plan = Plan::make(&Config::default(), &Host::inspect(Path::new("/")).unwrap()).unwrap();
     let scale = Scale { log_buffer_bytes: 1, target_utilization: 0.67, requests_per_shard_max: 1 };
     let status = Arc::new(WriterStatus::default());
     status.set(WriterState::Running);
@@ -92,7 +89,7 @@ struct Plane {
 impl Plane {
     fn start(role: Role) -> Self {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["child", "--exact", "--ignored", "--nocapture"])
+            .args(["control::plane::tests::child", "--exact", "--ignored", "--nocapture"])
             .env(ROLE, format!("{role:?}"))
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
