@@ -242,7 +242,7 @@ mod tests {
     #[test]
     fn every_byte_at_every_place_gets_its_bit_and_no_other() {
         for byte in 0..=255u8 {
-            for at in 0..BLOCK_BYTES {
+            for at in (0..BLOCK_BYTES).step_by(if cfg!(miri) { 21 } else { 1 }) {
                 // Neighbours one off: the ones a carry would make look equal.
                 let mut block = [byte ^ 1; BLOCK_BYTES];
                 block[at] = byte;

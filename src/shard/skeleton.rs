@@ -294,7 +294,7 @@ mod tests {
         let seed =
             r#"{"k":"a\"\\\u00e9é日🦀","n":[-0,1.5e+3,20E-1,0.0],"t":true,"f":false,"z":null,"o":{"k":[],"l":{}}}"#;
         let bytes: Vec<u8> = if cfg!(miri) { b"{\"\\1\xff".to_vec() } else { (0..=255).collect() };
-        for at in 0..seed.len() {
+        for at in (0..seed.len()).step_by(if cfg!(miri) { 13 } else { 1 }) {
             for byte in &bytes {
                 let mut replaced = seed.as_bytes().to_vec();
                 replaced[at] = *byte;
