@@ -64,17 +64,22 @@ impl Carry for Pouch {
     }
 }
 
-fn split(shape: BodyShape, body: &[u8], piece: usize, full_every: usize) -> (Sink, bool) {
+fn split(shape: BodyShape, body: &[u8], piece: usize, full_every: usize, last_is_known: bool) -> (Sink, bool) {
     let limits = Limits { event_bytes_max: EVENT_BYTES_MAX, events_per_request_max: 50, ..Limits::default() };
     // Deep enough for any event of this size, so that the other parser, which has no limit here, agrees.
     let mut sink = Sink { calls: Vec::new(), validator: Validator::new(EVENT_BYTES_MAX), offers: 0, full_every };
     let mut carry = Pouch(Vec::new());
     let mut splitter = Splitter::new(shape, &limits);
-    for piece in body.chunks(piece) {
+    let mut pieces = body.chunks(piece).peekable();
+    while let Some(piece) = pieces.next() {
         let mut piece = piece.to_vec();
         let mut at = 0;
         loop {
-            let fed = splitter.feed(&mut piece[at..], &mut carry, &mut sink);
+            let fed = if last_is_known && pieces.peek().is_none() {
+                splitter.feed_last(&mut piece[at..], &mut carry, &mut sink)
+            } else {
+                splitter.feed(&mut piece[at..], &mut carry, &mut sink)
+            };
             at += fed.consumed;
             match fed.stop {
                 None => break assert_eq!(at, piece.len()),
@@ -99,9 +104,10 @@ fn split(shape: BodyShape, body: &[u8], piece: usize, full_every: usize) -> (Sin
 fuzz_target!(|bytes: &[u8]| {
     let [shape, piece, body @ ..] = bytes else { return };
     let shape = [BodyShape::Lines, BodyShape::Json, BodyShape::Batch][usize::from(*shape) % 3];
-    let (whole, too_many) = split(shape, body, body.len().max(1), usize::MAX);
-    for (piece, full_every) in [(1, usize::MAX), (1 + usize::from(*piece), 2), (1 + usize::from(*piece), 3)] {
-        let (cut, cut_too_many) = split(shape, body, piece, full_every);
+    let (whole, too_many) = split(shape, body, body.len().max(1), usize::MAX, true);
+    let piece = 1 + usize::from(*piece);
+    for (piece, full_every, last_is_known) in [(1, usize::MAX, false), (piece, 2, true), (piece, 3, false)] {
+        let (cut, cut_too_many) = split(shape, body, piece, full_every, last_is_known);
         assert_eq!((cut.calls, cut_too_many), (whole.calls.clone(), too_many), "{shape:?} in pieces of {piece}");
     }
     // An array of objects that another parser takes for whole is split into those objects.
