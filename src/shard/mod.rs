@@ -6,6 +6,7 @@ pub mod decode;
 pub mod framing;
 pub mod http;
 pub mod request;
+mod response;
 mod scan;
 mod sink;
 mod skeleton;

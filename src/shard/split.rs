@@ -21,7 +21,7 @@ use super::scan::{ElementSkipper, ObjectScanner};
 pub use super::sink::{BodyShape, Carry, CarryFull, EventError, EventSink, Placed};
 use super::skeleton::{Met, Skeleton};
 use crate::base::Limits;
-use crate::json::is_white_space;
+use crate::json::{is_white_space, trim_end, trim_start};
 
 /// What an envelope's key looks like. See [`super::skeleton`].
 const ENVELOPE_KEY: &[u8] = b"\"events\"";
@@ -256,12 +256,12 @@ impl Splitter {
         if matches!(self.state, State::LineSkip | State::Discard) {
             return Ok(());
         }
-        let kept = if self.carried == 0 { part.trim_json_start() } else { part };
+        let kept = if self.carried == 0 { trim_start(part) } else { part };
         let room = self.event_bytes_max - self.carried;
         if kept.len() <= room && !self.left_out {
             return self.carry_on(kept, carry);
         }
-        let solid = kept.trim_json_end();
+        let solid = trim_end(kept);
         if solid.len() <= room && (!self.left_out || solid.is_empty()) {
             self.carry_on(solid, carry)?;
             self.left_out = true;
@@ -551,29 +551,9 @@ impl Splitter {
 /// JSON white space cut off both ends, in place.
 #[inline]
 fn trim(bytes: &mut [u8]) -> &mut [u8] {
-    let end = bytes.trim_json_end().len();
-    let start = end - bytes[..end].trim_json_start().len();
+    let end = trim_end(bytes).len();
+    let start = end - trim_start(&bytes[..end]).len();
     &mut bytes[start..end]
-}
-
-/// `trim_ascii` would take form feeds too, which JSON does not.
-trait TrimJson {
-    fn trim_json_start(&self) -> &[u8];
-    fn trim_json_end(&self) -> &[u8];
-}
-
-impl TrimJson for [u8] {
-    #[inline]
-    fn trim_json_start(&self) -> &[u8] {
-        let start = self.iter().position(|byte| !is_white_space(*byte)).unwrap_or(self.len());
-        &self[start..]
-    }
-
-    #[inline]
-    fn trim_json_end(&self) -> &[u8] {
-        let end = self.iter().rposition(|byte| !is_white_space(*byte)).map_or(0, |last| last + 1);
-        &self[..end]
-    }
 }
 
 #[cfg(test)]

@@ -452,7 +452,7 @@ fn random_bodies_split_the_same_however_they_are_cut() {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (state >> 33) as usize % below
     };
-    for _ in 0..if cfg!(miri) { 30 } else { 20_000 } {
+    for _ in 0..if cfg!(miri) { 30 } else { 5_000 } {
         let body: String = (0..random(16)).map(|_| PIECES[random(PIECES.len())]).collect();
         let body = body.as_bytes();
         for shape in [BodyShape::Lines, BodyShape::Json, BodyShape::Batch] {
