@@ -24,3 +24,19 @@ pub const DEPTH_MAX: usize = 1024;
 pub const fn is_white_space(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
 }
+
+/// `bytes` without the JSON white space before them. (`trim_ascii` would take form feeds too.)
+#[inline]
+#[must_use]
+pub fn trim_start(bytes: &[u8]) -> &[u8] {
+    let start = bytes.iter().position(|byte| !is_white_space(*byte)).unwrap_or(bytes.len());
+    &bytes[start..]
+}
+
+/// `bytes` without the JSON white space after them.
+#[inline]
+#[must_use]
+pub fn trim_end(bytes: &[u8]) -> &[u8] {
+    let end = bytes.iter().rposition(|byte| !is_white_space(*byte)).map_or(0, |last| last + 1);
+    &bytes[..end]
+}

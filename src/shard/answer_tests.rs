@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::super::request::RequestId;
 use super::*;
 use crate::base::{Seq, ShardId, WriterId};
 use crate::json::JsonErrorKind;

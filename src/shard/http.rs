@@ -74,17 +74,16 @@ fn find_end(head: &[u8], from: usize) -> Result<Option<usize>, HttpError> {
 }
 
 fn parse_complete(head: &[u8]) -> Result<Request, HttpError> {
-    // Every LF follows a CR (find_end), so equal counts mean that no CR stands alone.
-    let count = |wanted: u8| head.iter().filter(|byte| **byte == wanted).count();
-    if count(b'\r') != count(b'\n') {
-        return Err(HttpError::bad_request("a CR must be followed by LF"));
-    }
     let mut storage = [const { MaybeUninit::uninit() }; HEADERS_MAX];
     let mut parsed = httparse::Request::new(&mut []);
     match parsed.parse_with_uninit_headers(head, &mut storage) {
         Ok(httparse::Status::Complete(bytes)) if bytes == head.len() => {}
         Ok(_) => return Err(HttpError::bad_request("malformed request head")),
         Err(error) => return Err(refused_by_httparse(error)),
+    }
+    // Lines end in CR LF (find_end), so there are as many CRs as lines, or one stands alone.
+    if memchr::memchr_iter(b'\r', head).count() != parsed.headers.len() + 2 {
+        return Err(HttpError::bad_request("a CR must be followed by LF"));
     }
     let (Some(method), Some(target), Some(version)) = (parsed.method, parsed.path, parsed.version) else {
         return Err(HttpError::bad_request("malformed request line"));

@@ -28,6 +28,7 @@ mod peers;
 pub mod place;
 pub mod replies;
 pub mod request;
+mod response;
 mod scan;
 mod selftest;
 mod sink;

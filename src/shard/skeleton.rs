@@ -46,8 +46,8 @@ enum State {
     Value,
     /// A value, or the closing bracket of an empty array.
     ValueOrEnd,
-    /// What is missing of `true`, `false` or `null`.
-    Literal(&'static [u8]),
+    /// In `true`, `false` or `null`: the bytes that are missing, the next one lowest.
+    Literal(u32),
     /// After `-`.
     Minus,
     /// After a leading zero.
@@ -146,10 +146,10 @@ impl Skeleton {
                 1 => in_string(is_key),
                 _ => State::Hex { is_key, missing: missing - 1 },
             }),
-            State::Literal([next, rest @ ..]) => {
-                (byte == *next).then_some(if rest.is_empty() { State::AfterValue } else { State::Literal(rest) })
-            }
-            State::Literal([]) => unreachable!("a literal ends with its last byte"),
+            State::Literal(missing) => (byte == missing as u8).then_some(match missing >> 8 {
+                0 => State::AfterValue,
+                missing => State::Literal(missing),
+            }),
             State::Minus => match byte {
                 b'0' => Some(State::Zero),
                 b'1'..=b'9' => Some(State::Integer),
@@ -186,9 +186,9 @@ impl Skeleton {
                 b'{' => self.open(false),
                 b'[' => self.open(true),
                 b'"' => Some(in_string(false)),
-                b't' => Some(State::Literal(b"rue")),
-                b'f' => Some(State::Literal(b"alse")),
-                b'n' => Some(State::Literal(b"ull")),
+                b't' => Some(State::Literal(u32::from_le_bytes(*b"rue\0"))),
+                b'f' => Some(State::Literal(u32::from_le_bytes(*b"alse"))),
+                b'n' => Some(State::Literal(u32::from_le_bytes(*b"ull\0"))),
                 b'-' => Some(State::Minus),
                 b'0' => Some(State::Zero),
                 b'1'..=b'9' => Some(State::Integer),
@@ -294,7 +294,7 @@ mod tests {
         let seed =
             r#"{"k":"a\"\\\u00e9é日🦀","n":[-0,1.5e+3,20E-1,0.0],"t":true,"f":false,"z":null,"o":{"k":[],"l":{}}}"#;
         let bytes: Vec<u8> = if cfg!(miri) { b"{\"\\1\xff".to_vec() } else { (0..=255).collect() };
-        for at in 0..seed.len() {
+        for at in (0..seed.len()).step_by(if cfg!(miri) { 13 } else { 1 }) {
             for byte in &bytes {
                 let mut replaced = seed.as_bytes().to_vec();
                 replaced[at] = *byte;

@@ -11,7 +11,9 @@
 //!
 //! It finds ends, it does not judge: whether an event is valid JSON is the sink's to say. Only what has no event to show
 //! for itself is refused here: see [`EventError`]. Lines are never joined: a line feed ends an event whatever it looks
-//! like, so `{"a":1` and `"b":2}` on two lines are two errors and not one event.
+//! like, so `{"a":1` and `"b":2}` on two lines are two errors and not one event. And a JSON body that begins with a brace
+//! and is no envelope is one event up to its last byte: what follows the object makes the event invalid, and is not a
+//! reason to take half of the body.
 
 use std::ops::ControlFlow;
 
@@ -19,7 +21,10 @@ use super::scan::{ElementSkipper, ObjectScanner};
 pub use super::sink::{BodyShape, Carry, CarryFull, EventError, EventSink, Placed};
 use super::skeleton::{Met, Skeleton};
 use crate::base::Limits;
-use crate::json::is_white_space;
+use crate::json::{is_white_space, trim_end, trim_start};
+
+/// What an envelope's key looks like. See [`super::skeleton`].
+const ENVELOPE_KEY: &[u8] = b"\"events\"";
 
 /// Why the splitter stopped before the end of its input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,9 +54,13 @@ enum State {
     LineSkip,
     /// Before the body's one value.
     Begin,
-    /// In an object, at its brace or with its front in the carry.
+    /// In an object that may be an envelope, at its brace or with its front in the carry.
+    Probe,
+    /// In a body that is one event, at its brace or with its front in the carry.
+    Whole,
+    /// In an element that is an object, at its brace or with its front in the carry.
     Object,
-    /// In the rest of an object that was refused.
+    /// In the rest of such an object that was refused.
     ObjectSkip,
     /// Before an element, the first or one after a comma.
     Element { after_comma: bool },
@@ -61,7 +70,7 @@ enum State {
     AfterElement,
     /// In an envelope, after its array.
     EnvelopeRest,
-    /// After the end of the value.
+    /// After the end of the array or envelope.
     End,
     /// In what is ignored, after an error that was told.
     Discard,
@@ -87,13 +96,10 @@ pub struct Splitter {
     around: Around,
     scanner: ObjectScanner,
     skipper: ElementSkipper,
-    /// Of the top-level object of a [`BodyShape::Batch`].
     skeleton: Skeleton,
-    /// The object may still turn out to be an envelope.
-    probing: bool,
     /// Bytes in the carry.
     carried: usize,
-    /// White space was left out of the carry because the line with it is over the limit. It may yet be the line's end.
+    /// White space was left out of the carry because the event with it is over the limit. It may yet follow the event.
     left_out: bool,
     seen: u32,
     event_bytes_max: usize,
@@ -111,7 +117,6 @@ impl Splitter {
             scanner: ObjectScanner::default(),
             skipper: ElementSkipper::default(),
             skeleton: Skeleton::new(),
-            probing: false,
             carried: 0,
             left_out: false,
             seen: 0,
@@ -143,22 +148,43 @@ impl Splitter {
     #[inline]
     pub fn feed(&mut self, input: &mut [u8], carry: &mut impl Carry, sink: &mut impl EventSink) -> Fed {
         let mut at = 0;
-        let outcome = if self.shape == BodyShape::Lines {
-            self.lines(input, &mut at, carry, sink)
-        } else {
-            self.json(input, &mut at, carry, sink)
-        };
+        let outcome = self.go_on(input, &mut at, false, carry, sink);
         Fed { consumed: at, stop: self.stopped(outcome) }
     }
 
-    /// Ends the body: hands on a last line without a line feed, refuses what is incomplete. May be called again after
-    /// [`Stop::NoRoom`].
+    /// [`Splitter::feed`] and [`Splitter::finish`] at once, for an input known to be the body's last: what ends with the
+    /// body is then passed where it lies. Without a stop the body is finished; after one, the rest is the last input.
+    #[inline]
+    pub fn feed_last(&mut self, input: &mut [u8], carry: &mut impl Carry, sink: &mut impl EventSink) -> Fed {
+        let mut at = 0;
+        let outcome = self.go_on(input, &mut at, true, carry, sink).and_then(|()| self.end(carry, sink));
+        Fed { consumed: at, stop: self.stopped(outcome) }
+    }
+
+    /// Ends the body: hands on what ends with it, refuses what is incomplete. May be called again after
+    /// [`Stop::NoRoom`], and after the end, when it does nothing.
     ///
     /// # Errors
     /// [`Stop`], if the last event cannot be handed on.
     pub fn finish(&mut self, carry: &mut impl Carry, sink: &mut impl EventSink) -> Result<(), Stop> {
         let outcome = self.end(carry, sink);
         self.stopped(outcome).map_or(Ok(()), Err)
+    }
+
+    #[inline]
+    fn go_on(
+        &mut self,
+        input: &mut [u8],
+        at: &mut usize,
+        is_last: bool,
+        carry: &mut impl Carry,
+        sink: &mut impl EventSink,
+    ) -> Result<(), Stop> {
+        if self.shape == BodyShape::Lines {
+            self.lines(input, at, is_last, carry, sink)
+        } else {
+            self.json(input, at, is_last, carry, sink)
+        }
     }
 
     fn stopped(&mut self, outcome: Result<(), Stop>) -> Option<Stop> {
@@ -174,7 +200,7 @@ impl Splitter {
             self.offer_carried(carry, sink)?;
         }
         match self.state {
-            State::Line if self.carried > 0 => self.offer_carried(carry, sink),
+            State::Line | State::Probe | State::Whole if self.carried > 0 => self.offer_carried(carry, sink),
             State::Object | State::Element { .. } | State::AfterElement | State::EnvelopeRest => {
                 self.refuse(EventError::Truncated, sink)?;
                 self.drop_carried(carry);
@@ -194,6 +220,7 @@ impl Splitter {
         &mut self,
         input: &mut [u8],
         at: &mut usize,
+        is_last: bool,
         carry: &mut impl Carry,
         sink: &mut impl EventSink,
     ) -> Result<(), Stop> {
@@ -204,9 +231,11 @@ impl Splitter {
         }
         if self.state == State::LineSkip || self.carried > 0 {
             let Some(end) = memchr::memchr(b'\n', input) else {
-                return self.line_front(input, at, carry, sink);
+                self.front(input, carry, sink)?;
+                *at = input.len();
+                return Ok(());
             };
-            self.line_front(&mut input[..end], at, carry, sink)?;
+            self.front(&input[..end], carry, sink)?;
             *at = end + 1;
             if self.state == State::LineSkip {
                 self.state = State::Line;
@@ -215,46 +244,38 @@ impl Splitter {
             }
         }
         while let Some(bytes) = memchr::memchr(b'\n', &input[*at..]) {
-            let line = trim(&mut input[*at..*at + bytes]);
-            if !line.is_empty() {
-                self.offer(line, sink)?;
-            }
+            self.offer_trimmed(&mut input[*at..*at + bytes], sink)?;
             *at += bytes + 1;
         }
-        let rest = *at;
-        let mut kept = 0;
-        let outcome = self.line_front(&mut input[rest..], &mut kept, carry, sink);
-        *at += kept;
-        outcome
+        if is_last {
+            self.offer_trimmed(&mut input[*at..], sink)?;
+        } else {
+            self.front(&input[*at..], carry, sink)?;
+        }
+        *at = input.len();
+        Ok(())
     }
 
-    /// Keeps a part of a line that ends in another input, or somewhere in this one. White space before the line is
-    /// not kept, nor is what comes after `event_bytes_max` as long as it is white space.
-    fn line_front(
-        &mut self,
-        part: &mut [u8],
-        at: &mut usize,
-        carry: &mut impl Carry,
-        sink: &mut impl EventSink,
-    ) -> Result<(), Stop> {
-        if self.state == State::Line {
-            let kept = if self.carried == 0 { part.trim_json_start() } else { &*part };
-            let room = self.event_bytes_max - self.carried;
-            if kept.len() <= room && !self.left_out {
-                self.carry_on(kept, carry)?;
-            } else {
-                let solid = kept.trim_json_end();
-                if solid.len() > room || (self.left_out && !solid.is_empty()) {
-                    self.refuse(EventError::TooLong, sink)?;
-                    self.drop_carried(carry);
-                    self.state = State::LineSkip;
-                } else {
-                    self.carry_on(solid, carry)?;
-                    self.left_out = true;
-                }
-            }
+    /// Keeps a part of an event whose end is not known by its form: of a line, or of a body that is one event. White
+    /// space before the event is not kept, nor is what comes after `event_bytes_max` as long as it is white space.
+    fn front(&mut self, part: &[u8], carry: &mut impl Carry, sink: &mut impl EventSink) -> Result<(), Stop> {
+        if matches!(self.state, State::LineSkip | State::Discard) {
+            return Ok(());
         }
-        *at = part.len();
+        let kept = if self.carried == 0 { trim_start(part) } else { part };
+        let room = self.event_bytes_max - self.carried;
+        if kept.len() <= room && !self.left_out {
+            return self.carry_on(kept, carry);
+        }
+        let solid = trim_end(kept);
+        if solid.len() <= room && (!self.left_out || solid.is_empty()) {
+            self.carry_on(solid, carry)?;
+            self.left_out = true;
+            return Ok(());
+        }
+        self.refuse(EventError::TooLong, sink)?;
+        self.drop_carried(carry);
+        self.state = if self.shape == BodyShape::Lines { State::LineSkip } else { State::Discard };
         Ok(())
     }
 
@@ -264,6 +285,7 @@ impl Splitter {
         &mut self,
         input: &mut [u8],
         at: &mut usize,
+        is_last: bool,
         carry: &mut impl Carry,
         sink: &mut impl EventSink,
     ) -> Result<(), Stop> {
@@ -272,6 +294,16 @@ impl Splitter {
         }
         while *at < input.len() {
             match self.state {
+                State::Probe => self.probe(&input[*at..], at, is_last, carry, sink)?,
+                State::Whole => {
+                    if is_last && self.carried == 0 {
+                        self.offer_trimmed(&mut input[*at..], sink)?;
+                        self.state = State::Discard;
+                    } else {
+                        self.front(&input[*at..], carry, sink)?;
+                    }
+                    *at = input.len();
+                }
                 State::Object => {
                     if self.object(&mut input[*at..], at, carry, sink)?.is_break() {
                         return Ok(());
@@ -280,7 +312,7 @@ impl Splitter {
                 State::ObjectSkip => match self.scanner.find_end(&input[*at..]) {
                     Some(bytes) => {
                         *at += bytes;
-                        self.state = self.after_object();
+                        self.state = State::AfterElement;
                     }
                     None => *at = input.len(),
                 },
@@ -313,9 +345,8 @@ impl Splitter {
     fn between(&mut self, byte: u8, sink: &mut impl EventSink) -> Result<usize, Stop> {
         match (self.state, byte) {
             (State::Begin, b'{') => {
-                self.probing = self.shape == BodyShape::Batch;
                 self.skeleton = Skeleton::new();
-                self.start_object();
+                self.state = if self.shape == BodyShape::Batch { State::Probe } else { State::Whole };
                 Ok(0)
             }
             (State::Begin, b'[') => {
@@ -325,7 +356,8 @@ impl Splitter {
             }
             (State::Begin, _) => self.give_up(EventError::NotJson, sink),
             (State::Element { .. }, b'{') => {
-                self.start_object();
+                self.scanner = ObjectScanner::default();
+                self.state = State::Object;
                 Ok(0)
             }
             (State::Element { after_comma }, b']') => {
@@ -354,11 +386,6 @@ impl Splitter {
         }
     }
 
-    fn start_object(&mut self) {
-        self.scanner = ObjectScanner::default();
-        self.state = State::Object;
-    }
-
     fn end_array(&mut self) {
         self.state = if self.around == Around::Envelope { State::EnvelopeRest } else { State::End };
     }
@@ -376,7 +403,42 @@ impl Splitter {
         Ok(1)
     }
 
-    /// `bytes` begin with an object, or go on with one whose front is in the carry. Breaks at the end of the input.
+    /// `bytes` begin with an object that may be an envelope, or go on with it.
+    fn probe(
+        &mut self,
+        bytes: &[u8],
+        at: &mut usize,
+        is_last: bool,
+        carry: &mut impl Carry,
+        sink: &mut impl EventSink,
+    ) -> Result<(), Stop> {
+        // Without its key in sight there is no envelope, and a search costs a tenth of the grammar.
+        if is_last && self.carried == 0 && memchr::memmem::find(bytes, ENVELOPE_KEY).is_none() {
+            self.state = State::Whole;
+            return Ok(());
+        }
+        // If the carry is full, the same bytes come again and must be looked at from the same place.
+        let skeleton = self.skeleton;
+        let room = self.event_bytes_max - self.carried;
+        match self.skeleton.feed(bytes) {
+            Met::Events(bracket) if bracket < room && !self.left_out => {
+                self.drop_carried(carry);
+                self.around = Around::Envelope;
+                self.state = State::Element { after_comma: false };
+                *at += bracket + 1;
+            }
+            Met::Nothing if !is_last => {
+                self.front(bytes, carry, sink).inspect_err(|_| self.skeleton = skeleton)?;
+                *at += bytes.len();
+            }
+            // Cut off, whole without an array of events, broken, or too long before it: one event.
+            Met::Nothing | Met::End(_) | Met::Fault | Met::Events(_) => self.state = State::Whole,
+        }
+        Ok(())
+    }
+
+    /// `bytes` begin with an element that is an object, or go on with one whose front is in the carry. Breaks at the end
+    /// of the input.
     #[inline]
     fn object(
         &mut self,
@@ -385,49 +447,23 @@ impl Splitter {
         carry: &mut impl Carry,
         sink: &mut impl EventSink,
     ) -> Result<ControlFlow<()>, Stop> {
-        let room = self.event_bytes_max - self.carried;
         // If the carry is full, the same bytes come again and must be looked at from the same place.
         let scanner = self.scanner;
-        let skeleton = self.probing.then_some(self.skeleton);
-        if self.probing {
-            match self.skeleton.feed(bytes) {
-                Met::Events(bracket) if bracket < room => {
-                    self.drop_carried(carry);
-                    self.probing = false;
-                    self.around = Around::Envelope;
-                    self.state = State::Element { after_comma: false };
-                    *at += bracket + 1;
-                    return Ok(ControlFlow::Continue(()));
-                }
-                Met::Nothing => {}
-                // An event like any other: too long, broken, or without an array of events.
-                Met::Events(_) | Met::End(_) | Met::Fault => self.probing = false,
-            }
-        }
         let end = self.scanner.find_end(bytes);
         let part = end.unwrap_or(bytes.len());
-        if part > room {
+        if part > self.event_bytes_max - self.carried {
             self.refuse(EventError::TooLong, sink)?;
             self.drop_carried(carry);
-            self.probing = false;
-            self.state = if end.is_some() { self.after_object() } else { State::ObjectSkip };
+            self.state = if end.is_some() { State::AfterElement } else { State::ObjectSkip };
             *at += part;
         } else if end.is_some() && self.carried == 0 {
-            if let Err(stop) = self.offer(&mut bytes[..part], sink) {
-                self.state = self.before_object();
-                return Err(stop);
-            }
-            self.state = self.after_object();
+            // An object that is not taken is met again, like the first after a comma.
+            self.state = State::Element { after_comma: true };
+            self.offer(&mut bytes[..part], sink)?;
+            self.state = State::AfterElement;
             *at += part;
         } else {
-            if let Err(stop) = self.carry_on(&bytes[..part], carry) {
-                self.scanner = scanner;
-                if let Some(skeleton) = skeleton {
-                    self.skeleton = skeleton;
-                    self.probing = true;
-                }
-                return Err(stop);
-            }
+            self.carry_on(&bytes[..part], carry).inspect_err(|_| self.scanner = scanner)?;
             *at += part;
             if end.is_some() {
                 self.offer_carried(carry, sink)?;
@@ -447,22 +483,6 @@ impl Splitter {
             Met::Fault => *at += self.give_up(EventError::BrokenEnvelope, sink)?,
         }
         Ok(())
-    }
-
-    /// Where an object that could not be handed on is met again.
-    fn before_object(&self) -> State {
-        match self.around {
-            Around::Nothing => State::Begin,
-            Around::Array | Around::Envelope => State::Element { after_comma: true },
-        }
-    }
-
-    fn after_object(&self) -> State {
-        match self.around {
-            _ if self.shape == BodyShape::Lines => State::Line,
-            Around::Nothing => State::End,
-            Around::Array | Around::Envelope => State::AfterElement,
-        }
     }
 
     // ---- the carry and the sink
@@ -490,8 +510,19 @@ impl Splitter {
         debug_assert_eq!(carry.as_mut_slice().len(), self.carried);
         self.offer(trim(carry.as_mut_slice()), sink)?;
         self.drop_carried(carry);
-        self.state = self.after_object();
+        self.state = match (self.shape, self.around) {
+            (BodyShape::Lines, _) => State::Line,
+            (_, Around::Nothing) => State::Discard,
+            (_, Around::Array | Around::Envelope) => State::AfterElement,
+        };
         Ok(())
+    }
+
+    /// Offers what is between white space, if anything is.
+    #[inline]
+    fn offer_trimmed(&mut self, bytes: &mut [u8], sink: &mut impl EventSink) -> Result<(), Stop> {
+        let event = trim(bytes);
+        if event.is_empty() { Ok(()) } else { self.offer(event, sink) }
     }
 
     /// Offers an event that lies where it came. Of no consequence for the state.
@@ -526,29 +557,9 @@ impl Splitter {
 /// JSON white space cut off both ends, in place.
 #[inline]
 fn trim(bytes: &mut [u8]) -> &mut [u8] {
-    let end = bytes.trim_json_end().len();
-    let start = end - bytes[..end].trim_json_start().len();
+    let end = trim_end(bytes).len();
+    let start = end - trim_start(&bytes[..end]).len();
     &mut bytes[start..end]
-}
-
-/// `trim_ascii` would take form feeds too, which JSON does not.
-trait TrimJson {
-    fn trim_json_start(&self) -> &[u8];
-    fn trim_json_end(&self) -> &[u8];
-}
-
-impl TrimJson for [u8] {
-    #[inline]
-    fn trim_json_start(&self) -> &[u8] {
-        let start = self.iter().position(|byte| !is_white_space(*byte)).unwrap_or(self.len());
-        &self[start..]
-    }
-
-    #[inline]
-    fn trim_json_end(&self) -> &[u8] {
-        let end = self.iter().rposition(|byte| !is_white_space(*byte)).map_or(0, |last| last + 1);
-        &self[..end]
-    }
 }
 
 #[cfg(test)]
