@@ -21,6 +21,12 @@
 #![deny(unsafe_code)]
 
 pub mod base;
+pub mod control;
 pub mod handoff;
+pub mod json;
+pub mod log;
 pub mod metrics;
+pub mod record;
+pub mod shard;
 pub mod sys;
+pub mod writer;

@@ -1,2 +1,7 @@
-//! stub
-fn main() {}
+//! The `tidegate` command: `serve`, `plan`, `cat`, `verify`. What each does is in `control::cli`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    tidegate::control::cli::run(std::env::args_os())
+}

@@ -1,7 +1,7 @@
 //! The two rings of one (shard, writer) pair, with the bells and the progress that go with them.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 
 use super::log_buffer::CHUNK_HEADER_BYTES;
 use super::{Bell, LogBuffer, SealedChunk, SettledChunk, WriterStatus};
@@ -14,6 +14,17 @@ use crate::sys::memory::Region;
 struct Progress {
     written_seq: AtomicU64,
     durable_seq: AtomicU64,
+    /// Whether the shard wants its bell rung for `written_seq` too. The shard's own; the writer only reads it.
+    wakes_when_written: AtomicBool,
+}
+
+/// Rings the writer's bell when the shard's end goes, so that a sleeping writer notices at once.
+struct RingOnDrop(Arc<Bell>);
+
+impl Drop for RingOnDrop {
+    fn drop(&mut self) {
+        self.0.ring_always();
+    }
 }
 
 /// The shard's end.
@@ -21,7 +32,8 @@ pub struct ShardPort {
     sealed: rtrb::Producer<SealedChunk>,
     settled: rtrb::Consumer<SettledChunk>,
     progress: Arc<Progress>,
-    writer_bell: Arc<Bell>,
+    // Behind `sealed`: fields drop in order of declaration, and the writer must find the ring abandoned when it looks.
+    writer_bell: RingOnDrop,
     status: Arc<WriterStatus>,
     outstanding: usize,
     capacity: usize,
@@ -51,13 +63,16 @@ pub fn channel(
 ) -> (ShardPort, WriterPort) {
     let (sealed_in, sealed_out) = rtrb::RingBuffer::new(chunks);
     let (settled_in, settled_out) = rtrb::RingBuffer::new(chunks);
-    let progress =
-        Arc::new(Progress { written_seq: AtomicU64::new(last_seq.0), durable_seq: AtomicU64::new(last_seq.0) });
+    let progress = Arc::new(Progress {
+        written_seq: AtomicU64::new(last_seq.0),
+        durable_seq: AtomicU64::new(last_seq.0),
+        wakes_when_written: AtomicBool::new(true),
+    });
     let shard_port = ShardPort {
         sealed: sealed_in,
         settled: settled_out,
         progress: Arc::clone(&progress),
-        writer_bell,
+        writer_bell: RingOnDrop(writer_bell),
         status,
         outstanding: 0,
         capacity: chunks,
@@ -95,7 +110,7 @@ impl ShardPort {
         }
         self.sealed.push(chunk).map_err(|rtrb::PushError::Full(chunk)| chunk)?;
         self.outstanding += 1;
-        self.writer_bell.ring();
+        self.writer_bell.0.ring();
         Ok(())
     }
 
@@ -131,6 +146,17 @@ impl ShardPort {
     pub fn durable_seq(&self) -> Seq {
         // Acquire pairs with the Release in `publish_durable`.
         Seq(self.progress.durable_seq.load(Ordering::Acquire))
+    }
+
+    /// Says whether this shard is to be woken when chunks are written, or only when they are durable. To be called
+    /// before the look at [`ShardPort::written_seq`] that precedes sleep. True at first; a shard whose requests all wait
+    /// for `durable` saves itself a wake-up per group by `false`.
+    #[inline]
+    pub fn wake_when_written(&self, wanted: bool) {
+        if self.progress.wakes_when_written.load(Ordering::Relaxed) != wanted {
+            // The fence in `Bell::arm` orders this before the shard's second look.
+            self.progress.wakes_when_written.store(wanted, Ordering::Relaxed);
+        }
     }
 
     /// The writer's state.
@@ -188,6 +214,23 @@ impl WriterPort {
         }
     }
 
+    /// The bytes of `chunks`, which lie one behind the other, as one slice: one write instead of several.
+    ///
+    /// # Panics
+    /// If there is no chunk, one is another shard's, or one does not begin where the one before it ends.
+    #[must_use]
+    pub fn bytes_of_run(&self, chunks: &[SealedChunk]) -> &[u8] {
+        let start = chunks.first().expect("a run has a chunk").region_offset();
+        let mut end = start;
+        for chunk in chunks {
+            assert_eq!(chunk.shard, self.shard, "a chunk of another shard");
+            assert_eq!(chunk.region_offset(), end, "a run has no gaps");
+            end += chunk.padded_bytes();
+        }
+        // SAFETY: as in `bytes`, for each chunk; together they are the whole range, checked above.
+        unsafe { std::slice::from_raw_parts(self.region.base().as_ptr().add(start), end - start) }
+    }
+
     /// The chunk's header, to be filled in by the writer.
     #[must_use]
     pub fn header_mut<'a>(&'a mut self, chunk: &'a mut SealedChunk) -> &'a mut [u8; CHUNK_HEADER_BYTES] {
@@ -221,6 +264,14 @@ impl WriterPort {
     /// Wakes the shard if it sleeps; true if it did.
     pub fn ring(&self) -> bool {
         self.shard_bell.ring()
+    }
+
+    /// Wakes the shard if it sleeps and wants to know of written chunks; true if it did.
+    pub fn ring_written(&self) -> bool {
+        // Pairs with the fence in `Bell::arm`: either the shard's second look sees the number published before this, or
+        // its wish, stored before it armed, is seen here.
+        fence(Ordering::SeqCst);
+        self.progress.wakes_when_written.load(Ordering::Relaxed) && self.shard_bell.ring()
     }
 }
 
@@ -260,6 +311,61 @@ mod tests {
         writer.settle(first);
         assert_eq!(shard.take_settled(&mut buffer), 1);
         assert!(shard.has_room());
+    }
+
+    #[test]
+    fn neighbours_are_one_slice() {
+        let (mut buffer, mut shard, mut writer) = pair(4);
+        for fill in 1..=3 {
+            let chunk = sealed(&mut buffer, fill);
+            shard.offer(chunk).unwrap();
+        }
+        let chunks: Vec<_> = std::iter::from_fn(|| writer.take()).collect();
+        let run = writer.bytes_of_run(&chunks);
+        assert_eq!(run.len(), 3 * 4096);
+        for (index, chunk) in chunks.iter().enumerate() {
+            assert_eq!(&run[index * 4096..(index + 1) * 4096], writer.bytes(chunk));
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "no gaps")]
+    fn chunks_apart_are_no_run() {
+        let (mut buffer, mut shard, mut writer) = pair(4);
+        for fill in 1..=3 {
+            let chunk = sealed(&mut buffer, fill);
+            shard.offer(chunk).unwrap();
+        }
+        let (first, _second) = (writer.take().unwrap(), writer.take().unwrap());
+        let third = writer.take().unwrap();
+        let _ = writer.bytes_of_run(&[first, third]);
+    }
+
+    #[test]
+    fn a_shard_is_woken_for_written_only_if_it_wants() {
+        let region = Arc::new(Region::map(MIB, false).unwrap());
+        let bell = Arc::new(Bell::new().unwrap());
+        let writer_bell = Arc::new(Bell::new().unwrap());
+        let (shard, writer) = channel(ShardId(0), region, 1, Seq(0), Arc::clone(&bell), writer_bell, Arc::default());
+        bell.arm();
+        shard.wake_when_written(false);
+        assert!(!writer.ring_written() && writer.ring());
+        bell.arm();
+        shard.wake_when_written(true);
+        assert!(writer.ring_written());
+    }
+
+    #[test]
+    fn a_shard_that_goes_wakes_the_writer() {
+        let region = Arc::new(Region::map(MIB, false).unwrap());
+        let bell = Arc::new(Bell::new().unwrap());
+        let writer_bell = Arc::new(Bell::new().unwrap());
+        let (shard, writer) = channel(ShardId(0), region, 1, Seq(0), bell, Arc::clone(&writer_bell), Arc::default());
+        writer_bell.arm();
+        assert!(!writer.is_drained());
+        drop(shard);
+        assert!(writer.is_drained());
+        assert!(!writer_bell.ring(), "it was rung already");
     }
 
     #[test]

@@ -151,21 +151,21 @@ impl LogBuffer {
         self.capacity as usize
     }
 
-    /// Appends `bytes` uninitialised-in-meaning bytes to the open chunk, opening one if none is, and returns them to be
-    /// filled. They count from here on; [`LogBuffer::roll_back`] takes them away again.
+    /// Makes sure that the open chunk, opened if none is, has room for `bytes` more bytes.
     ///
     /// # Errors
-    /// [`NoRoom`], with nothing changed but that a chunk may have been opened.
+    /// [`NoRoom`], with no byte changed.
     ///
     /// # Panics
     /// If `bytes` could not fit even an empty chunk: limits are checked before bytes are placed.
-    pub fn extend(&mut self, bytes: usize) -> Result<&mut [u8], NoRoom> {
+    #[inline]
+    pub fn reserve(&mut self, bytes: usize) -> Result<(), NoRoom> {
         assert!(CHUNK_HEADER_BYTES + bytes <= self.chunk_bytes_max, "{bytes} bytes can never fit a chunk");
         if self.open.as_ref().is_none_or(|open| open.events == 0) {
             // An empty chunk that was opened for a shorter event may lie too close to the buffer's end for this one.
             self.open_chunk(bytes)?;
         }
-        let open = self.open.as_mut().expect("opened above");
+        let open = self.open.as_ref().expect("opened above");
         let offset = (open.start % self.capacity) as usize;
         let end = open.filled + bytes;
         if end > self.chunk_bytes_max
@@ -175,9 +175,21 @@ impl LogBuffer {
             assert!(open.events > 0, "an empty chunk was opened with room for these bytes");
             return Err(NoRoom::ChunkFull);
         }
-        let at = offset + open.filled;
-        open.filled = end;
-        // SAFETY: [at, at + bytes) lies in the region (checked above) between the open chunk's start and tail +
+        Ok(())
+    }
+
+    /// Appends `bytes` bytes to the open chunk and returns them to be filled. They count from here on;
+    /// [`LogBuffer::roll_back`] takes them away again.
+    ///
+    /// # Errors
+    /// [`NoRoom`], as [`LogBuffer::reserve`].
+    #[inline]
+    pub fn extend(&mut self, bytes: usize) -> Result<&mut [u8], NoRoom> {
+        self.reserve(bytes)?;
+        let open = self.open.as_mut().expect("reserved above");
+        let at = (open.start % self.capacity) as usize + open.filled;
+        open.filled += bytes;
+        // SAFETY: [at, at + bytes) lies in the region (checked by `reserve`) between the open chunk's start and tail +
         // capacity, which no sealed or in-flight chunk overlaps: those lie in [tail, head). The open chunk is this
         // thread's alone, and the borrow of self keeps the slice unique.
         Ok(unsafe { std::slice::from_raw_parts_mut(self.region.base().as_ptr().add(at), bytes) })

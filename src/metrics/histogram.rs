@@ -43,6 +43,15 @@ impl Histogram {
     pub fn snapshot(&self) -> Snapshot {
         Snapshot { counts: self.buckets.iter().map(Counter::get).collect(), sum_ns: self.sum_ns.get() }
     }
+
+    /// Adds what is counted so far to `sum`. Allocates nothing if `sum` came from [`Snapshot::empty`].
+    pub fn add_to(&self, sum: &mut Snapshot) {
+        sum.counts.resize(BUCKETS, 0);
+        for (count, bucket) in sum.counts.iter_mut().zip(&self.buckets) {
+            *count += bucket.get();
+        }
+        sum.sum_ns += self.sum_ns.get();
+    }
 }
 
 /// What a histogram held at one moment.
@@ -52,7 +61,57 @@ pub struct Snapshot {
     sum_ns: u64,
 }
 
+/// What happened between two snapshots; borrows both, so that taking the difference allocates nothing.
+#[derive(Clone, Copy, Debug)]
+pub struct Window<'a> {
+    now: &'a Snapshot,
+    before: &'a Snapshot,
+}
+
+impl Window<'_> {
+    fn counts(&self) -> impl Iterator<Item = u64> {
+        let before = self.before.counts.iter().copied().chain(std::iter::repeat(0));
+        self.now.counts.iter().zip(before).map(|(now, before)| now.saturating_sub(before))
+    }
+
+    /// Observations counted in between.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.counts().sum()
+    }
+
+    /// Their sum in nanoseconds.
+    #[must_use]
+    pub fn sum_ns(&self) -> u64 {
+        self.now.sum_ns.wrapping_sub(self.before.sum_ns)
+    }
+
+    /// Upper edge in nanoseconds of the bucket that holds quantile `q` (0 to 1) of them; 0 when there were none.
+    #[must_use]
+    pub fn quantile_ns(&self, q: f64) -> u64 {
+        quantile_ns(self.counts(), self.count(), q)
+    }
+}
+
 impl Snapshot {
+    /// Nothing counted, with room for every bucket.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self { counts: vec![0; BUCKETS], sum_ns: 0 }
+    }
+
+    /// Back to nothing counted; keeps the room.
+    pub fn clear(&mut self) {
+        self.counts.fill(0);
+        self.sum_ns = 0;
+    }
+
+    /// What happened since an earlier snapshot of the same histograms.
+    #[must_use]
+    pub fn since<'a>(&'a self, before: &'a Self) -> Window<'a> {
+        Window { now: self, before }
+    }
+
     /// Observations counted.
     #[must_use]
     pub fn count(&self) -> u64 {
@@ -79,20 +138,7 @@ impl Snapshot {
     /// Upper edge in nanoseconds of the bucket that holds quantile `q` (0 to 1); 0 when nothing was counted.
     #[must_use]
     pub fn quantile_ns(&self, q: f64) -> u64 {
-        let total = self.count();
-        if total == 0 {
-            return 0;
-        }
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
-        let rank = ((q.clamp(0.0, 1.0) * total as f64).ceil() as u64).max(1);
-        let mut seen = 0;
-        for (bucket, count) in self.counts.iter().enumerate() {
-            seen += count;
-            if seen >= rank {
-                return upper_edge_ns(bucket);
-            }
-        }
-        upper_edge_ns(BUCKETS - 1)
+        quantile_ns(self.counts.iter().copied(), self.count(), q)
     }
 
     /// Observations of at most `ns` nanoseconds, to the histogram's resolution.
@@ -100,6 +146,22 @@ impl Snapshot {
     pub fn count_at_most(&self, ns: u64) -> u64 {
         self.counts.iter().enumerate().take_while(|(bucket, _)| upper_edge_ns(*bucket) <= ns).map(|(_, n)| n).sum()
     }
+}
+
+fn quantile_ns(counts: impl Iterator<Item = u64>, total: u64, q: f64) -> u64 {
+    if total == 0 {
+        return 0;
+    }
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
+    let rank = ((q.clamp(0.0, 1.0) * total as f64).ceil() as u64).max(1);
+    let mut seen = 0;
+    for (bucket, count) in counts.enumerate() {
+        seen += count;
+        if seen >= rank {
+            return upper_edge_ns(bucket);
+        }
+    }
+    upper_edge_ns(BUCKETS - 1)
 }
 
 fn bucket_of(ns: u64) -> usize {
@@ -152,5 +214,37 @@ mod tests {
         assert!((1_000_000..1_100_000).contains(&snapshot.quantile_ns(0.99)));
         assert!((2_000_000..2_200_000).contains(&snapshot.quantile_ns(1.0)));
         assert_eq!(Snapshot::default().quantile_ns(0.5), 0);
+    }
+
+    #[test]
+    fn a_window_counts_what_came_in_between() {
+        let histogram = Histogram::default();
+        histogram.record_n(5_000_000, 1000);
+        let mut before = Snapshot::empty();
+        histogram.add_to(&mut before);
+        histogram.record_n(1_000, 10);
+        let mut now = Snapshot::empty();
+        histogram.add_to(&mut now);
+        let window = now.since(&before);
+        assert_eq!((window.count(), window.sum_ns()), (10, 10_000));
+        assert!((1_000..1_100).contains(&window.quantile_ns(0.99)));
+        assert_eq!(before.since(&before).quantile_ns(0.99), 0);
+        now.clear();
+        assert_eq!((now.count(), now.sum_ns()), (0, 0));
+    }
+
+    #[test]
+    fn powers_of_two_and_their_halves_are_exact_edges() {
+        let histogram = Histogram::default();
+        // Below 64 a bucket holds one or two values, and the edge itself is within.
+        for magnitude in 6..39 {
+            for edge in [1u64 << magnitude, 3 << (magnitude - 1)] {
+                histogram.record(edge - 1);
+                let below = histogram.snapshot().count_at_most(edge);
+                histogram.record(edge);
+                assert_eq!(histogram.snapshot().count_at_most(edge), below, "{edge} is in the bucket above");
+                assert_eq!(below, histogram.snapshot().count() - 1, "{} is in a bucket below", edge - 1);
+            }
+        }
     }
 }

@@ -4,13 +4,20 @@
 //! never a read-modify-write, so counting costs no bus traffic beyond the line it owns. Each thread's block is padded
 //! to 128 bytes (two lines: the adjacent-line prefetcher of x86 pairs them).
 
+mod fields;
 mod histogram;
+mod server;
 mod shard;
 mod writer;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-pub use histogram::{Histogram, Snapshot};
+pub use fields::{Field, HistogramField, Kind, SHARD_FIELDS, SHARD_HISTOGRAMS, WRITER_FIELDS, WRITER_HISTOGRAMS};
+pub use histogram::{Histogram, Snapshot, Window};
+pub use server::{
+    READY_JSON_BYTES_MAX, READY_SHARE_MAX, Readiness, SUMMARY_JSON_BYTES_MAX, Scale, ServerMetrics, Summarizer,
+    Summary, Totals, WriterHealth,
+};
 pub use shard::ShardMetrics;
 pub use writer::WriterMetrics;
 

@@ -2,8 +2,10 @@
 
 use super::{Counter, Histogram};
 
-/// Counters of one writer; all start at 0 with the process.
+/// Counters of one writer; all start at 0 with the process. Aligned like [`super::Padded`]: each writer's block is shared by
+/// itself, and must not share a line with whatever is allocated beside it.
 #[derive(Debug, Default)]
+#[repr(align(128))]
 pub struct WriterMetrics {
     /// Group commits whose sync returned 0.
     pub groups: Counter,

@@ -4,4 +4,13 @@
     reason = "this room is where system calls and shared memory live; every site says why it is sound"
 )]
 
+pub mod affinity;
+pub mod executor;
+pub mod filesystem;
+pub mod host;
 pub mod memory;
+pub mod net;
+pub mod process;
+pub mod storage;
+pub mod topology;
+pub mod uring;

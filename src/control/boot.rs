@@ -1,0 +1,388 @@
+//! From a plan to running threads and back to an exit code. Main thread, which becomes the control thread.
+//!
+//! Order matters: the data directory is locked before anything in it is read; the log is recovered before shards learn
+//! their last chunk numbers; listeners are bound before threads start, so that a taken address costs nothing; and the
+//! server says that it is ready only when every shard has its ring and every writer its segment.
+
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use super::cli::{EXIT_CONFIG, EXIT_DAMAGED, EXIT_HOST};
+use super::config::Config;
+use super::plan::Plan;
+use super::plane::{PlaneConfig, Threads, run_control_plane};
+use super::quantity::{IdlePolicy, SyncChoice};
+use super::say;
+use super::shutdown::{Outcome, ThreadsState};
+use super::signals::Signals;
+use super::view::ServerView;
+use crate::base::{PAGE_BYTES, ShardId, WriterId};
+use crate::handoff::{Bell, ShardPort, WriterFailure, WriterPort, WriterState, WriterStatus, channel};
+use crate::metrics::{Scale, ServerMetrics};
+use crate::shard::{self, Idle, Peers, Setup};
+use crate::sys::memory::Region;
+use crate::sys::storage::{self, DataLock};
+use crate::sys::{affinity, net};
+use crate::writer::{self, OpenError, Opened, Writer, WriterConfig};
+
+/// What an adaptive shard spins before it sleeps: about as long as a sleep and a wake-up cost together.
+const ADAPTIVE_SPIN: Duration = Duration::from_micros(50);
+/// Chunks that may be on their way between one shard and its writer. More than a group takes, fewer than would make the
+/// rings outgrow a second-level cache.
+const CHUNKS_IN_FLIGHT_MAX: usize = 2048;
+/// How long the control thread waits for the shards beyond the time they give themselves to drain.
+const DRAIN_MARGIN: Duration = Duration::from_secs(5);
+
+/// Why a server did not start.
+#[derive(Debug)]
+pub enum BootError {
+    /// An address cannot be listened on.
+    Address {
+        /// The setting and its value.
+        given: String,
+        /// What the system answered.
+        error: io::Error,
+    },
+    /// A log cannot be opened.
+    Log(OpenError),
+    /// The host lacks something: memory, descriptors, a kernel feature.
+    Host {
+        /// What was tried.
+        what: String,
+        /// What the system answered.
+        error: io::Error,
+    },
+}
+
+impl BootError {
+    fn exit_code(&self) -> u8 {
+        match self {
+            Self::Address { .. } | Self::Log(OpenError::Config(_)) => EXIT_CONFIG,
+            Self::Log(OpenError::Damaged(_)) => EXIT_DAMAGED,
+            Self::Log(_) | Self::Host { .. } => EXIT_HOST,
+        }
+    }
+}
+
+impl fmt::Display for BootError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address { given, error } => {
+                write!(f, "{given}: {error}; is another server running? Choose another address")
+            }
+            Self::Log(error) => error.fmt(f),
+            Self::Host { what, error } => write!(f, "{what}: {error}"),
+        }
+    }
+}
+
+fn host(what: impl Into<String>) -> impl FnOnce(io::Error) -> BootError {
+    let what = what.into();
+    move |error| BootError::Host { what, error }
+}
+
+/// Serves until the server ends; the process's exit code.
+#[must_use]
+pub fn run(config: &Config, plan: &Plan) -> ExitCode {
+    match serve(config, plan) {
+        Ok(outcome) => {
+            say(&outcome);
+            ExitCode::from(outcome.exit_code())
+        }
+        Err(error) => {
+            say(&error);
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn serve(config: &Config, plan: &Plan) -> Result<Outcome, BootError> {
+    let signals = Signals::install().map_err(host("installing signal handlers"))?;
+    let address = |setting, address: SocketAddr| {
+        let given = config.sources.name(setting, &address);
+        move |error| BootError::Address { given, error }
+    };
+    let admin = TcpListener::bind(plan.admin).map_err(address("admin", plan.admin))?;
+    let mut listeners: Vec<Vec<OwnedFd>> = plan.shards.iter().map(|_| Vec::new()).collect();
+    for listen in &plan.listen {
+        let (_, sockets) = net::listen(*listen, plan.shards.len()).map_err(address("listen", *listen))?;
+        for (shard, socket) in sockets.into_iter().enumerate() {
+            listeners[shard].push(socket);
+        }
+    }
+    let mut server = Server::start(config, plan, listeners)?;
+    for listen in &plan.listen {
+        say(&format_args!("listening on http://{listen} (admin http://{})", plan.admin));
+    }
+    say(&format_args!("try: {}", plan.curl_line()));
+    let plane = PlaneConfig {
+        core: plan.control_core,
+        drain_timeout: plan.drain_timeout + DRAIN_MARGIN,
+        poison_linger: plan.poison_linger,
+    };
+    let view = Arc::clone(&server.view);
+    let outcome = run_control_plane(&view, admin, &signals, &mut server, plane)
+        .map_err(|error| host("starting the control plane")(io::Error::other(error.to_string())))?;
+    if outcome == Outcome::Drained {
+        server.join();
+    }
+    Ok(outcome)
+}
+
+/// The threads of a running server.
+struct Server {
+    view: Arc<ServerView>,
+    stop: Arc<AtomicBool>,
+    bells: Vec<Arc<Bell>>,
+    shards: Vec<JoinHandle<io::Result<()>>>,
+    writers: Vec<JoinHandle<Result<(), WriterFailure>>>,
+    _lock: DataLock,
+}
+
+impl Server {
+    fn start(config: &Config, plan: &Plan, listeners: Vec<Vec<OwnedFd>>) -> Result<Self, BootError> {
+        let lock = DataLock::acquire(&plan.data).map_err(|error| BootError::Log(OpenError::Lock(error)))?;
+        let scale = Scale {
+            log_buffer_bytes: plan.memory.log_buffer_bytes,
+            target_utilization: plan.target_utilization,
+            requests_per_shard_max: u64::from(plan.limits.connections_per_shard_max),
+        };
+        let metrics = Arc::new(ServerMetrics::new(plan.shards.len(), plan.writers.len(), scale));
+        let statuses: Vec<Arc<WriterStatus>> = plan.writers.iter().map(|_| Arc::default()).collect();
+        let view = Arc::new(ServerView::new(Arc::clone(&metrics), statuses.clone(), plan));
+        let stop = Arc::new(AtomicBool::new(false));
+        let peers = Arc::new(Peers::new(plan.shards.len()));
+        let mut server = Self { view, stop, bells: Vec::new(), shards: Vec::new(), writers: Vec::new(), _lock: lock };
+
+        let mut opened = open_logs(config, plan)?;
+        let writer_bells = plan.writers.iter().map(|_| bell()).collect::<Result<Vec<_>, _>>()?;
+        let mut ports: Vec<Vec<WriterPort>> = plan.writers.iter().map(|_| Vec::new()).collect();
+        let mut setups = Vec::with_capacity(plan.shards.len());
+        for (place, listeners) in plan.shards.iter().zip(listeners) {
+            let writer = usize::from(place.writer.0);
+            let region = map_on(place.core, plan.memory.log_buffer_bytes as usize)?;
+            let last_seq = opened[writer].last_seq(place.shard);
+            let shard_bell = bell()?;
+            let (shard_port, writer_port) = channel(
+                place.shard,
+                Arc::clone(&region),
+                CHUNKS_IN_FLIGHT_MAX.min(region.bytes() / PAGE_BYTES),
+                last_seq,
+                Arc::clone(&shard_bell),
+                Arc::clone(&writer_bells[writer]),
+                Arc::clone(&statuses[writer]),
+            );
+            ports[writer].push(writer_port);
+            server.bells.push(Arc::clone(&shard_bell));
+            setups.push((
+                place.core,
+                setup(
+                    config,
+                    plan,
+                    place.shard,
+                    place.writer,
+                    SetupParts {
+                        log_region: region,
+                        last_seq,
+                        port: shard_port,
+                        bell: shard_bell,
+                        listeners,
+                        peers: Arc::clone(&peers),
+                        metrics: Arc::clone(&metrics),
+                        stop: Arc::clone(&server.stop),
+                    },
+                ),
+            ));
+        }
+        for ((place, opened), ports) in plan.writers.iter().zip(opened.drain(..)).zip(ports) {
+            let number = usize::from(place.writer.0);
+            let (bell, status) = (Arc::clone(&writer_bells[number]), Arc::clone(&statuses[number]));
+            let joined = writer::join(opened, ports, bell, status, Arc::clone(&metrics.writers[number]));
+            server.start_writer(place.core, place.writer, joined.map_err(BootError::Log)?)?;
+        }
+        server.start_shards(setups)?;
+        Ok(server)
+    }
+
+    fn start_writer(&mut self, core: usize, writer: WriterId, ready: Writer) -> Result<(), BootError> {
+        for warning in &ready.facts().warnings {
+            say(&format_args!("writer {}: {warning}", writer.0));
+        }
+        let thread = thread::Builder::new().name(format!("writer-{}", writer.0)).spawn(move || {
+            pin(core);
+            ready.run()
+        });
+        self.writers.push(thread.map_err(host("starting a writer's thread"))?);
+        Ok(())
+    }
+
+    fn start_shards(&mut self, setups: Vec<(usize, Setup)>) -> Result<(), BootError> {
+        let (ready, readies) = mpsc::channel();
+        let shards = setups.len();
+        for (core, setup) in setups {
+            let (ready, name) = (ready.clone(), format!("shard-{}", setup.shard.0));
+            let thread = thread::Builder::new().name(name).spawn(move || {
+                pin(core);
+                let failed = ready.clone();
+                let result = shard::run(setup, move |bundles| {
+                    let _ = ready.send(Ok(bundles));
+                });
+                if let Err(error) = &result {
+                    let _ = failed.send(Err(io::Error::new(error.kind(), error.to_string())));
+                }
+                result
+            });
+            self.shards.push(thread.map_err(host("starting a shard's thread"))?);
+        }
+        drop(ready);
+        for _ in 0..shards {
+            let bundles = readies
+                .recv()
+                .unwrap_or_else(|_| Err(io::Error::other("the thread ended")))
+                .map_err(host("starting a shard (its ring needs Linux 6.1, memory and file descriptors)"))?;
+            if !bundles {
+                say(&"receive bundles failed their self-test on this kernel: receiving one buffer at a time");
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn join(&mut self) {
+        for shard in self.shards.drain(..) {
+            if let Ok(Err(error)) = shard.join() {
+                say(&format_args!("a shard ended badly: {error}"));
+            }
+        }
+        for writer in self.writers.drain(..) {
+            if let Ok(Err(failure)) = writer.join() {
+                say(&failure);
+            }
+        }
+    }
+}
+
+impl Threads for Server {
+    fn begin_drain(&mut self) {
+        // Release pairs with the shards' Acquire: whatever was set up before is seen by a draining shard.
+        self.stop.store(true, Ordering::Release);
+        for bell in &self.bells {
+            bell.ring_always();
+        }
+    }
+
+    fn state(&mut self) -> ThreadsState {
+        let stopping = self.stop.load(Ordering::Relaxed);
+        if let Some(lost) = self.shards.iter().find(|shard| shard.is_finished() && !stopping) {
+            let name = lost.thread().name().unwrap_or("a shard").to_owned();
+            return ThreadsState::Lost(name);
+        }
+        let failed = self.view.writers.iter().any(|status| status.state() == WriterState::Poisoned);
+        if let Some(lost) = self.writers.iter().find(|writer| writer.is_finished() && !stopping && !failed) {
+            let name = lost.thread().name().unwrap_or("a writer").to_owned();
+            return ThreadsState::Lost(name);
+        }
+        let all_ended =
+            self.shards.iter().all(JoinHandle::is_finished) && self.writers.iter().all(JoinHandle::is_finished);
+        if all_ended { ThreadsState::Ended } else { ThreadsState::Running }
+    }
+
+    fn reload(&mut self) -> String {
+        "nothing to reload: tenants and keys are not configured, limits are fixed at start".to_owned()
+    }
+}
+
+fn open_logs(config: &Config, plan: &Plan) -> Result<Vec<Opened>, BootError> {
+    plan.writers
+        .iter()
+        .map(|place| {
+            let opened = writer::open_direct(&WriterConfig {
+                segment_bytes: config.segment_bytes,
+                segments_ahead: config.segments_ahead as usize,
+                retention_bytes: config.retention_bytes,
+                retention_age: config.retention_age,
+                reserve_bytes: config.reserve_bytes,
+                sync: match config.sync {
+                    SyncChoice::Auto => storage::SyncChoice::Auto,
+                    SyncChoice::Dsync => storage::SyncChoice::Dsync,
+                    SyncChoice::Fdatasync => storage::SyncChoice::Fdatasync,
+                },
+                ..WriterConfig::new(place.writer, &plan.data)
+            })
+            .map_err(BootError::Log)?;
+            say(&format_args!("writer {}: {}", place.writer.0, opened.report()));
+            Ok(opened)
+        })
+        .collect()
+}
+
+struct SetupParts {
+    log_region: Arc<Region>,
+    last_seq: crate::base::Seq,
+    port: ShardPort,
+    bell: Arc<Bell>,
+    listeners: Vec<OwnedFd>,
+    peers: Arc<Peers>,
+    metrics: Arc<ServerMetrics>,
+    stop: Arc<AtomicBool>,
+}
+
+fn setup(config: &Config, plan: &Plan, shard: ShardId, writer: WriterId, parts: SetupParts) -> Setup {
+    Setup {
+        shard,
+        writer,
+        limits: plan.limits.clone(),
+        ack_default: plan.ack,
+        log_region: parts.log_region,
+        last_seq: parts.last_seq,
+        port: parts.port,
+        bell: parts.bell,
+        listeners: parts.listeners,
+        peers: parts.peers,
+        metrics: parts.metrics,
+        stop: parts.stop,
+        receive_buffers: u16::try_from(config.receive_buffers).expect("checked when configured"),
+        receive_buffer_bytes: config.receive_buffer_bytes as usize,
+        pool_bytes: config.pool_bytes as usize,
+        idle: match plan.idle {
+            IdlePolicy::Adaptive => Idle::Adaptive(ADAPTIVE_SPIN),
+            IdlePolicy::Spin => Idle::Spin,
+            IdlePolicy::Park => Idle::Park,
+        },
+        drain_timeout: plan.drain_timeout,
+        request_origin: random(),
+    }
+}
+
+/// A log buffer whose pages lie on the NUMA node of `core`: memory goes where it is first touched.
+fn map_on(core: usize, bytes: usize) -> Result<Arc<Region>, BootError> {
+    let mapped = thread::spawn(move || {
+        pin(core);
+        Region::map(bytes, true)
+    });
+    let region = mapped.join().unwrap_or_else(|_| Err(io::Error::other("the mapping thread ended")));
+    region.map(Arc::new).map_err(host(format!("mapping a log buffer of {bytes} bytes (log_buffer_bytes)")))
+}
+
+fn bell() -> Result<Arc<Bell>, BootError> {
+    Bell::new().map(Arc::new).map_err(host("making an eventfd"))
+}
+
+fn pin(core: usize) {
+    if let Err(error) = affinity::pin_current_thread(core) {
+        say(&format_args!("{error}; it runs where the kernel puts it"));
+    }
+}
+
+/// Different at each call: the standard library seeds each hasher's keys from the operating system's randomness.
+fn random() -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    std::hash::RandomState::new().build_hasher().finish()
+}

@@ -1,0 +1,112 @@
+//! What `tidegate cat` and `tidegate verify` ask of the log. Main thread.
+
+use std::fmt::{self, Write as _};
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+
+use crate::base::TenantId;
+use crate::log::{self, CatError, CatOptions, VerifyReport};
+
+/// The name of the anonymous tenant, whose events came without a key.
+const ANONYMOUS: &str = "anonymous";
+
+/// What a look at a whole log found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verification {
+    /// Whether nothing acknowledged is damaged. A torn tail is sound: it was never acknowledged.
+    pub sound: bool,
+    /// The findings for people.
+    pub text: String,
+    /// The findings for machines: one JSON object.
+    pub json: String,
+}
+
+/// Why reading ended early.
+#[derive(Debug)]
+pub enum ReadError {
+    /// The request makes no sense: no such tenant.
+    Request(String),
+    /// The log cannot be read.
+    Log(String),
+    /// The log is damaged; says where.
+    Damaged(String),
+    /// What was read cannot be printed.
+    Output(io::Error),
+}
+
+impl fmt::Display for ReadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Request(problem) | Self::Log(problem) | Self::Damaged(problem) => f.write_str(problem),
+            Self::Output(error) => write!(f, "the output cannot be written: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for ReadError {}
+
+impl From<log::ReadError> for ReadError {
+    fn from(error: log::ReadError) -> Self {
+        match error {
+            log::ReadError::Damaged(damage) => Self::Damaged(damage.to_string()),
+            other => Self::Log(other.to_string()),
+        }
+    }
+}
+
+/// Prints events to `out`, which is flushed whenever there is nothing more to print for now. Following ends with the
+/// process.
+///
+/// # Errors
+/// When there is no such tenant, the log cannot be read or is damaged, or `out` cannot be written.
+pub fn cat(options: &CatOptions, out: &mut impl Write) -> Result<(), ReadError> {
+    if let Some(tenant) = options.tenant.as_deref().filter(|tenant| *tenant != ANONYMOUS) {
+        return Err(ReadError::Request(format!(
+            "there is no tenant {tenant}: no tenants are configured, so every event is of the tenant {ANONYMOUS}"
+        )));
+    }
+    let mut name_of = |tenant: TenantId| (tenant == TenantId::default()).then(|| ANONYMOUS.to_owned());
+    match log::cat(options, &mut name_of, out, &AtomicBool::new(false)) {
+        Ok(_) => Ok(()),
+        Err(CatError::Read(error)) => Err(error.into()),
+        Err(CatError::Write(error)) => Err(ReadError::Output(error)),
+    }
+}
+
+/// Looks at every byte of a log.
+///
+/// # Errors
+/// When the log cannot be read. Damage is not an error here but a finding.
+pub fn verify(data: &Path) -> Result<Verification, ReadError> {
+    let report = log::verify(data)?;
+    let json = serde_json::to_string(&report).expect("a report is plain data");
+    Ok(Verification { sound: report.sound, text: text_of(&report), json })
+}
+
+fn text_of(report: &VerifyReport) -> String {
+    let mut text = format!(
+        "{}: {} events in {} chunks, {} bytes of events, {} segments of {} bytes\n",
+        if report.sound { "sound" } else { "DAMAGED" },
+        report.events,
+        report.chunks,
+        report.event_bytes,
+        report.segments,
+        report.disk_bytes
+    );
+    for writer in &report.writers {
+        let closed = if writer.sealed { "closed in order" } else { "not closed in order" };
+        let _ = writeln!(
+            text,
+            "writer {}: {} events, {} chunks, {} segments, {closed}",
+            writer.writer, writer.events, writer.chunks, writer.segments
+        );
+        for (shard, seq) in &writer.last_seqs {
+            let _ = writeln!(text, "  shard {shard}: last chunk {seq}");
+        }
+        for finding in writer.torn_tail.iter().chain(&writer.damage) {
+            let _ = writeln!(text, "  {finding}");
+        }
+    }
+    text
+}

@@ -1,0 +1,178 @@
+//! Every counter by name: what the admin port shows and a dashboard asks for. Any thread; reads only.
+//!
+//! A table row is a name without the process's prefix, a sentence of help, and where to read it. A counter that is
+//! missing here does not compile: the tests at the end take each struct apart without `..`.
+
+use super::{Counter, Histogram, ShardMetrics, WriterMetrics};
+
+/// How a value moves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Only up, from 0 at start.
+    Counter,
+    /// Up and down.
+    Gauge,
+    /// Nanoseconds, only up: shown in seconds.
+    Nanoseconds,
+}
+
+/// One counter of a block `T`.
+pub struct Field<T> {
+    /// Its name, as the struct spells it.
+    pub name: &'static str,
+    /// What it counts.
+    pub help: &'static str,
+    /// How it moves.
+    pub kind: Kind,
+    /// Where it is.
+    pub of: fn(&T) -> &Counter,
+}
+
+/// One histogram of nanoseconds of a block `T`.
+pub struct HistogramField<T> {
+    /// Its name, as the struct spells it.
+    pub name: &'static str,
+    /// What it measures.
+    pub help: &'static str,
+    /// Where it is.
+    pub of: fn(&T) -> &Histogram,
+}
+
+macro_rules! fields {
+    ($($name:ident $kind:ident $help:literal)+) => {
+        &[$(Field { name: stringify!($name), help: $help, kind: Kind::$kind, of: |block| &block.$name }),+]
+    };
+}
+
+/// All counters and gauges of a shard.
+pub const SHARD_FIELDS: &[Field<ShardMetrics>] = fields! {
+    requests Counter "Requests whose head was read."
+    requests_ok Counter "Requests answered 2xx."
+    requests_rejected Counter "Requests refused with 429, 503 or 507."
+    requests_error Counter "Requests answered with any other 4xx or 5xx."
+    events Counter "Events placed in a chunk."
+    event_bytes Counter "Bytes of events placed in a chunk."
+    events_rejected Counter "Events refused as invalid or too long."
+    received_bytes Counter "Bytes received from sockets."
+    sent_bytes Counter "Bytes handed to sockets."
+    connections_accepted Counter "Connections accepted by the shard's listener."
+    connections_moved Counter "Connections handed to another shard."
+    connections_refused Counter "Connections refused at connections_per_shard_max."
+    connections_timed_out Counter "Connections closed for slowness: head, body or send timeout."
+    connections_open Gauge "Connections open now."
+    chunks_sealed Counter "Chunks sealed."
+    log_buffer_bytes_used Gauge "Bytes of the log buffer that wait for the writer or are being filled."
+    no_room_stalls Counter "Times the log buffer had no room and connections were parked."
+    receive_buffers_empty Counter "Times the receive buffers ran out."
+    turns Counter "Turns of the shard's loop."
+    busy_ns Nanoseconds "Time spent working, as against waiting or spinning without work."
+    wall_ns Nanoseconds "Time since the shard's loop began."
+    enters Counter "io_uring_enter calls."
+    requests_waiting Gauge "Requests parsed and waiting for their ack level."
+};
+
+/// All histograms of a shard.
+pub const SHARD_HISTOGRAMS: &[HistogramField<ShardMetrics>] = &[HistogramField {
+    name: "ack_latency",
+    help: "From the last byte of a request to the moment its ack level was reached.",
+    of: |block| &block.ack_latency,
+}];
+
+/// All counters and gauges of a writer.
+pub const WRITER_FIELDS: &[Field<WriterMetrics>] = fields! {
+    groups Counter "Group commits whose sync returned 0."
+    chunks Counter "Chunks made durable."
+    events Counter "Events made durable."
+    written_bytes Counter "Bytes written to segments, padding and headers included."
+    segments_live Gauge "Segments that hold events."
+    segments_ready Gauge "Segments prepared and empty."
+    segments_retired Counter "Segments deleted or recycled by retention."
+    segment_waits Counter "Times a segment had to be prepared while chunks waited."
+    disk_free_bytes Gauge "Bytes free on the log's filesystem."
+    busy_ns Nanoseconds "Time spent working, as against waiting for chunks."
+    wall_ns Nanoseconds "Time since the writer's loop began."
+};
+
+/// All histograms of a writer.
+pub const WRITER_HISTOGRAMS: &[HistogramField<WriterMetrics>] = &[
+    HistogramField {
+        name: "write_latency",
+        help: "Time of the writes of one group.",
+        of: |block| &block.write_latency,
+    },
+    HistogramField { name: "sync_latency", help: "Time of one sync.", of: |block| &block.sync_latency },
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Takes a block apart by the names in its struct and compares with the table: same names, same places.
+    macro_rules! assert_complete {
+        ($block:ident, $fields:expr, $histograms:expr, [$($name:ident),+], [$($histogram:ident),+]) => {{
+            let block = $block::default();
+            // No `..`: a counter added to the struct must be added here, and then to the table.
+            let $block { $($name,)+ $($histogram),+ } = &block;
+            let named: Vec<(&str, *const Counter)> = vec![$((stringify!($name), &raw const *$name)),+];
+            let listed: Vec<_> = $fields.iter().map(|field| (field.name, &raw const *(field.of)(&block))).collect();
+            assert_eq!(listed, named);
+            let named: Vec<(&str, *const Histogram)> = vec![$((stringify!($histogram), &raw const *$histogram)),+];
+            let listed: Vec<_> = $histograms.iter().map(|field| (field.name, &raw const *(field.of)(&block))).collect();
+            assert_eq!(listed, named);
+        }};
+    }
+
+    #[test]
+    fn every_counter_is_in_its_table() {
+        assert_complete!(
+            ShardMetrics,
+            SHARD_FIELDS,
+            SHARD_HISTOGRAMS,
+            [
+                requests,
+                requests_ok,
+                requests_rejected,
+                requests_error,
+                events,
+                event_bytes,
+                events_rejected,
+                received_bytes,
+                sent_bytes,
+                connections_accepted,
+                connections_moved,
+                connections_refused,
+                connections_timed_out,
+                connections_open,
+                chunks_sealed,
+                log_buffer_bytes_used,
+                no_room_stalls,
+                receive_buffers_empty,
+                turns,
+                busy_ns,
+                wall_ns,
+                enters,
+                requests_waiting
+            ],
+            [ack_latency]
+        );
+        assert_complete!(
+            WriterMetrics,
+            WRITER_FIELDS,
+            WRITER_HISTOGRAMS,
+            [
+                groups,
+                chunks,
+                events,
+                written_bytes,
+                segments_live,
+                segments_ready,
+                segments_retired,
+                segment_waits,
+                disk_free_bytes,
+                busy_ns,
+                wall_ns
+            ],
+            [write_latency, sync_latency]
+        );
+    }
+}

@@ -1,0 +1,441 @@
+//! Walks the chunks of one segment and judges where it ends. Any thread; pure: bytes come from a closure.
+//!
+//! The one hard question of recovery is whether a chunk that is not whole was ever acknowledged. It was not if nothing
+//! proves that a sync covered it: then it is a *torn tail* and the log ends before it. It may have been if something
+//! does: then it is *damage*. For a chunk missing at offset X of segment E, the proofs are
+//!
+//! 1. a chunk further on in E whose group began behind X (`group_start > X`): that group was written after X was synced;
+//! 2. a segment after E: its header says where E ended, and was written after that was synced;
+//! 3. the durable mark, which the writer moves past X only after the sync that covers X returned 0.
+//!
+//! Of a group that was never synced any subset of its writes may be on disk, each torn anywhere; its chunks all carry
+//! the same `group_start ≤ X`, so none of them proves anything.
+
+use std::fmt;
+use std::io;
+
+use super::chunk::{CHUNK_HEADER_BYTES, ChunkHeader, ChunkKind, HeaderFault};
+use super::crc32c;
+use super::event::{RecordFault, Records};
+use super::segment::{LinkFault, SEGMENT_HEADER_BYTES, SegmentFault, SegmentHeader, ShardSeqs};
+use crate::base::{CHUNK_BYTES_MAX, Epoch, PAGE_BYTES, Seq, ShardId, WriterId};
+
+/// Bytes a [`Walker`]'s buffer must have: the longest chunk.
+pub const WALK_BUFFER_BYTES_MIN: usize = CHUNK_BYTES_MAX;
+
+/// A place between two chunks of one writer's log, with all that the next chunk must continue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cursor {
+    /// The writer.
+    pub writer: WriterId,
+    /// The segment.
+    pub epoch: Epoch,
+    /// Where in the segment the next chunk begins.
+    pub offset: u64,
+    /// Header CRC of the last chunk; 0 if there is none.
+    pub crc: u32,
+    /// The last chunk number of each shard.
+    pub seqs: ShardSeqs,
+    /// Where the group of the last chunk in this segment began; 0 before the first.
+    group_start: u64,
+}
+
+impl Cursor {
+    /// The place before the first chunk of a segment.
+    #[must_use]
+    pub fn at_start_of(header: &SegmentHeader) -> Self {
+        Self {
+            writer: header.writer,
+            epoch: header.epoch,
+            offset: SEGMENT_HEADER_BYTES as u64,
+            crc: header.previous_crc,
+            seqs: header.seqs.clone(),
+            group_start: 0,
+        }
+    }
+
+    /// The end of what lies before a segment, as its header says.
+    #[must_use]
+    pub fn before(header: &SegmentHeader) -> Self {
+        Self { epoch: header.previous_epoch, offset: header.previous_end, ..Self::at_start_of(header) }
+    }
+
+    /// The place before the first chunk ever.
+    #[must_use]
+    pub fn before_all(writer: WriterId) -> Self {
+        Self { writer, epoch: Epoch(0), offset: 0, crc: 0, seqs: ShardSeqs::default(), group_start: 0 }
+    }
+
+    /// Moves behind a whole chunk; its fault, and nothing moved, if it does not continue the log.
+    fn advance(&mut self, header: &ChunkHeader, crc: u32) -> Result<(), Fault> {
+        if header.previous_crc != self.crc {
+            return Err(Fault::Chain);
+        }
+        if header.group_start != header.offset && header.group_start != self.group_start {
+            return Err(Fault::Group);
+        }
+        if header.kind == ChunkKind::Events && !self.seqs.advance(header.shard, header.seq) {
+            let last = self.seqs.last(header.shard);
+            return Err(Fault::Seq { shard: header.shard, last, found: header.seq });
+        }
+        self.group_start = header.group_start;
+        self.crc = crc;
+        self.offset = header.end();
+        Ok(())
+    }
+}
+
+/// Why the chunk expected at a place is not there, or a segment is not the one expected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// No such header.
+    Header(HeaderFault),
+    /// The chunk ends behind its segment, or behind the end its successor names.
+    Overrun,
+    /// The payload's checksum does not hold.
+    Payload,
+    /// The padding is not zero.
+    Padding,
+    /// The payload's checksum holds but its records do not add up.
+    Records(RecordFault),
+    /// The chunk continues another chunk than the one before it.
+    Chain,
+    /// The chunk's group began neither with it nor with the group of the chunk before it.
+    Group,
+    /// The chunk's number is not the one after the shard's last.
+    Seq {
+        /// The shard.
+        shard: ShardId,
+        /// Its last number.
+        last: Seq,
+        /// The chunk's.
+        found: Seq,
+    },
+    /// The file is shorter than its segment.
+    Short,
+    /// The segment's header is not sound.
+    Segment(SegmentFault),
+    /// The segment does not continue the one before it.
+    Link(LinkFault),
+    /// A segment that the durable mark names is missing.
+    Missing,
+}
+
+impl Fault {
+    /// Whether a crash between write and sync can leave this behind. What it cannot is damage wherever it is found.
+    #[must_use]
+    pub fn can_be_torn(&self) -> bool {
+        // A sound header of another version, or with impossible fields, was written so: to drop it would lose what a
+        // later release wrote.
+        let torn_header =
+            matches!(self, Self::Header(HeaderFault::NoHeader | HeaderFault::Checksum | HeaderFault::Stale(_)));
+        torn_header || matches!(self, Self::Payload | Self::Padding | Self::Short)
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Header(fault) => fault.fmt(f),
+            Self::Overrun => f.write_str("a chunk ends behind its segment"),
+            Self::Payload => f.write_str("a chunk's payload with a wrong checksum"),
+            Self::Padding => f.write_str("a chunk's padding is not zero"),
+            Self::Records(fault) => fault.fmt(f),
+            Self::Chain => f.write_str("a chunk that does not continue the one before it"),
+            Self::Group => f.write_str("a chunk of an impossible group"),
+            Self::Seq { shard, last, found } => {
+                write!(f, "chunk {} of shard {} follows chunk {}", found.0, shard.0, last.0)
+            }
+            Self::Short => f.write_str("the file is cut short"),
+            Self::Segment(fault) => fault.fmt(f),
+            Self::Link(fault) => fault.fmt(f),
+            Self::Missing => f.write_str("a segment known to be durable is missing"),
+        }
+    }
+}
+
+/// Acknowledged data that is not there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Damage {
+    /// The writer.
+    pub writer: WriterId,
+    /// The segment.
+    pub epoch: Epoch,
+    /// Where in it.
+    pub offset: u64,
+    /// What is wrong there.
+    pub fault: Fault,
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "writer-{:02}/{:016x}.segment is damaged at offset {}: {}",
+            self.writer.0, self.epoch.0, self.offset, self.fault
+        )
+    }
+}
+
+/// How a segment is known to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bound {
+    /// Exactly here: the next segment's header says so.
+    Closed(u64),
+    /// Nowhere yet: it is the newest. What lies before this offset is known to be durable.
+    Open(u64),
+}
+
+/// How a segment ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tail {
+    /// Where the next segment says.
+    Closed,
+    /// With a seal: the server was stopped in order.
+    Sealed,
+    /// With zeros or with what a recycled file held before.
+    Clean,
+    /// With an unfinished group that was never acknowledged.
+    Torn(Fault),
+}
+
+/// One chunk, whole.
+#[derive(Clone, Copy, Debug)]
+pub struct Chunk<'a> {
+    /// Its header.
+    pub header: ChunkHeader,
+    /// Its event records.
+    pub payload: &'a [u8],
+}
+
+/// What is at a cursor.
+#[derive(Debug)]
+pub enum Step<'a> {
+    /// A whole chunk that continues the log; the cursor is behind it.
+    Chunk(Chunk<'a>),
+    /// No such chunk; the cursor has not moved.
+    Stop(Fault),
+}
+
+/// Reads chunks through a buffer of at least [`WALK_BUFFER_BYTES_MIN`]. Bytes come from `read(offset, into)`, which
+/// returns how many there were, fewer than asked for only at the end of the file.
+#[derive(Debug)]
+pub struct Walker<B> {
+    buffer: B,
+    window_start: u64,
+    window_bytes: usize,
+    current: Option<ChunkHeader>,
+}
+
+impl<B: AsRef<[u8]> + AsMut<[u8]>> Walker<B> {
+    /// A walker over `buffer`, aligned as its reads must be.
+    ///
+    /// # Panics
+    /// If the buffer is too short or not a whole number of pages.
+    #[must_use]
+    pub fn new(buffer: B) -> Self {
+        assert!(buffer.as_ref().len() >= WALK_BUFFER_BYTES_MIN, "the buffer must hold the longest chunk");
+        assert!(buffer.as_ref().len().is_multiple_of(PAGE_BYTES));
+        Self { buffer, window_start: 0, window_bytes: 0, current: None }
+    }
+
+    /// Forgets what was read: for another file, or one whose bytes may have changed.
+    pub fn forget(&mut self) {
+        self.window_bytes = 0;
+        self.current = None;
+    }
+
+    /// The chunk that [`Walker::next`] returned last, if nothing was done since.
+    #[must_use]
+    pub fn current(&self) -> Option<Chunk<'_>> {
+        let header = self.current?;
+        let from = (header.offset - self.window_start) as usize + CHUNK_HEADER_BYTES;
+        let payload = &self.buffer.as_ref()[from..from + header.payload_bytes as usize];
+        Some(Chunk { header, payload })
+    }
+
+    /// Checks the chunk at `cursor` and moves the cursor behind it. Nothing at or behind `limit` is read: bytes before
+    /// it must not change any more.
+    ///
+    /// # Errors
+    /// What `read` fails with.
+    pub fn next<R>(&mut self, cursor: &mut Cursor, limit: u64, read: &mut R) -> io::Result<Step<'_>>
+    where
+        R: FnMut(u64, &mut [u8]) -> io::Result<usize>,
+    {
+        self.current = None;
+        let at = cursor.offset;
+        let page = self.fill(at, PAGE_BYTES, limit, read)?;
+        if page.len() < PAGE_BYTES {
+            let fault = if at < limit { Fault::Short } else { Fault::Header(HeaderFault::NoHeader) };
+            return Ok(Step::Stop(fault));
+        }
+        let (header, crc) = match ChunkHeader::decode_at(page, cursor.writer, cursor.epoch, at) {
+            Ok(decoded) => decoded,
+            Err(fault) => return Ok(Step::Stop(Fault::Header(fault))),
+        };
+        if header.end() > limit {
+            return Ok(Step::Stop(Fault::Overrun));
+        }
+        let window = self.fill(at, header.padded_bytes(), limit, read)?;
+        let Some(bytes) = window.get(..header.padded_bytes()) else { return Ok(Step::Stop(Fault::Short)) };
+        let (payload, padding) = bytes[CHUNK_HEADER_BYTES..].split_at(header.payload_bytes as usize);
+        if crc32c(payload) != header.payload_crc {
+            return Ok(Step::Stop(Fault::Payload));
+        }
+        if padding.iter().any(|byte| *byte != 0) {
+            return Ok(Step::Stop(Fault::Padding));
+        }
+        if let Err(fault) = Records::check(payload, header.events) {
+            return Ok(Step::Stop(Fault::Records(fault)));
+        }
+        if let Err(fault) = cursor.advance(&header, crc) {
+            return Ok(Step::Stop(fault));
+        }
+        self.current = Some(header);
+        Ok(Step::Chunk(self.current().expect("just set")))
+    }
+
+    /// Walks the rest of a segment from `cursor` on, shows each chunk to `visit`, and judges its end.
+    ///
+    /// # Errors
+    /// What `read` fails with; damage is an answer, not an error.
+    pub fn finish<R, V>(
+        &mut self,
+        cursor: &mut Cursor,
+        segment_bytes: u64,
+        bound: Bound,
+        read: &mut R,
+        visit: &mut V,
+    ) -> io::Result<Result<Tail, Damage>>
+    where
+        R: FnMut(u64, &mut [u8]) -> io::Result<usize>,
+        V: FnMut(&Chunk<'_>),
+    {
+        let (limit, durable_end) = match bound {
+            Bound::Closed(end) => (end, end),
+            Bound::Open(durable_end) => (segment_bytes, durable_end),
+        };
+        let damage = |cursor: &Cursor, fault| Damage {
+            writer: cursor.writer,
+            epoch: cursor.epoch,
+            offset: cursor.offset,
+            fault,
+        };
+        if limit > segment_bytes || durable_end > segment_bytes {
+            return Ok(Err(damage(cursor, Fault::Overrun)));
+        }
+        let mut sealed = false;
+        while cursor.offset < limit && !sealed {
+            let fault = match self.next(cursor, limit, read)? {
+                Step::Chunk(chunk) => {
+                    sealed = chunk.header.kind == ChunkKind::Seal;
+                    visit(&chunk);
+                    continue;
+                }
+                Step::Stop(fault) => fault,
+            };
+            if !fault.can_be_torn() || cursor.offset < durable_end {
+                return Ok(Err(damage(cursor, fault)));
+            }
+            return Ok(match self.survey(cursor, limit, read)? {
+                Survey::LaterGroup => Err(damage(cursor, fault)),
+                Survey::SameGroup => Ok(Tail::Torn(fault)),
+                Survey::Nothing if is_clean(&fault) => Ok(Tail::Clean),
+                Survey::Nothing => Ok(Tail::Torn(fault)),
+            });
+        }
+        if cursor.offset < durable_end {
+            return Ok(Err(damage(cursor, Fault::Missing)));
+        }
+        Ok(Ok(match bound {
+            Bound::Closed(_) => Tail::Closed,
+            Bound::Open(_) if sealed => Tail::Sealed,
+            Bound::Open(_) => Tail::Clean,
+        }))
+    }
+
+    /// Whether any page of a segment holds the header of one of its chunks: what tells an unused segment from one whose
+    /// own header is damaged.
+    ///
+    /// # Errors
+    /// What `read` fails with.
+    pub fn holds_chunks<R>(
+        &mut self,
+        writer: WriterId,
+        epoch: Epoch,
+        segment_bytes: u64,
+        read: &mut R,
+    ) -> io::Result<bool>
+    where
+        R: FnMut(u64, &mut [u8]) -> io::Result<usize>,
+    {
+        let cursor = Cursor { epoch, ..Cursor::before_all(writer) };
+        Ok(!matches!(self.survey(&cursor, segment_bytes, read)?, Survey::Nothing))
+    }
+
+    /// Looks at every page behind the cursor for chunks of this segment.
+    fn survey<R>(&mut self, cursor: &Cursor, limit: u64, read: &mut R) -> io::Result<Survey>
+    where
+        R: FnMut(u64, &mut [u8]) -> io::Result<usize>,
+    {
+        self.current = None;
+        let mut found = Survey::Nothing;
+        let mut at = cursor.offset + PAGE_BYTES as u64;
+        while at < limit {
+            let pages = self.fill(at, PAGE_BYTES, limit, read)?;
+            if pages.len() < PAGE_BYTES {
+                break;
+            }
+            for page in pages.chunks_exact(PAGE_BYTES) {
+                match ChunkHeader::decode_at(page, cursor.writer, cursor.epoch, at) {
+                    Ok((header, _)) if header.group_start > cursor.offset => return Ok(Survey::LaterGroup),
+                    Ok(_) => found = Survey::SameGroup,
+                    Err(_) => {}
+                }
+                at += PAGE_BYTES as u64;
+            }
+        }
+        Ok(found)
+    }
+
+    /// The bytes from `at` on, as many as the buffer holds; at least `needed` unless the file or `limit` ends before.
+    fn fill<R>(&mut self, at: u64, needed: usize, limit: u64, read: &mut R) -> io::Result<&[u8]>
+    where
+        R: FnMut(u64, &mut [u8]) -> io::Result<usize>,
+    {
+        debug_assert!(needed <= self.buffer.as_ref().len());
+        let window_end = self.window_start + self.window_bytes as u64;
+        if at < self.window_start || at + needed as u64 > window_end {
+            let kept = if at >= self.window_start && at < window_end { (window_end - at) as usize } else { 0 };
+            let buffer = self.buffer.as_mut();
+            // `at` and the window's ends are multiples of a page, so what is read stays aligned, as O_DIRECT asks.
+            buffer.copy_within(self.window_bytes - kept..self.window_bytes, 0);
+            self.window_start = at;
+            self.window_bytes = kept;
+            let wanted = limit.saturating_sub(at).min(buffer.len() as u64) as usize;
+            while self.window_bytes < wanted {
+                let got = read(at + self.window_bytes as u64, &mut buffer[self.window_bytes..wanted])?;
+                if got == 0 {
+                    break;
+                }
+                self.window_bytes += got;
+            }
+            // A file that ends within a page ends before it.
+            self.window_bytes -= self.window_bytes % PAGE_BYTES;
+        }
+        let from = (at - self.window_start) as usize;
+        Ok(&self.buffer.as_ref()[from..self.window_bytes])
+    }
+}
+
+enum Survey {
+    Nothing,
+    SameGroup,
+    LaterGroup,
+}
+
+/// Whether a fault with nothing behind it is simply the end: no chunk was begun there.
+fn is_clean(fault: &Fault) -> bool {
+    matches!(fault, Fault::Header(HeaderFault::NoHeader | HeaderFault::Stale(_)))
+}

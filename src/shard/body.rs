@@ -1,0 +1,502 @@
+//! One request's body on its way from received bytes to placed events: framing → decompression → event boundaries →
+//! sink. Shard thread only; a state machine over slices that may stop at any byte and go on later.
+//!
+//! It stops for two reasons: the bytes are used up, or the log buffer has no room. In the second case it has consumed what
+//! was placed and nothing else, whatever the stage: bytes given back go back through the framing, and decompressed bytes
+//! that found no room are kept aside.
+
+use std::cell::RefCell;
+use std::ops::ControlFlow;
+
+use super::answer::{REFUSALS_LISTED_MAX, Reason, Refusal};
+use super::arena::Pool;
+use super::code::{ErrorCode, HttpError};
+use super::context::{Context, ErrorList, Kept, Shelf};
+use super::decode::{DecodeError, Decoder};
+use super::framing::{BodyFraming, Step};
+use super::place::{Placer, Unplaced, write_record};
+use super::request::{Encoding, Request, Route};
+use super::split::{BodyShape, Carry, CarryFull, EventError, EventSink, Placed, Splitter, Stop};
+use crate::base::{CHUNK_BYTES_MAX, KIB, Limits, Position, Seq, TenantId};
+use crate::handoff::CHUNK_HEADER_BYTES;
+use crate::record::RECORD_HEADER_BYTES;
+
+/// Decompressed bytes handed on at a time: small enough to stay in the first-level caches with the parser's own data.
+const WINDOW_BYTES: usize = 32 * KIB;
+/// An atomic batch is placed in one piece, so it must fit one chunk.
+const ATOMIC_BYTES_MAX: usize = CHUNK_BYTES_MAX - CHUNK_HEADER_BYTES;
+/// An `event_id` longer than this is answered by the event's position instead.
+const EVENT_ID_BYTES_MAX: usize = 128;
+
+const POOL_EXHAUSTED: HttpError =
+    HttpError { code: ErrorCode::Backpressure, message: "the shard's memory pool is used up: retry later" };
+
+/// What is done with the events of a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Target {
+    /// Placed one by one as they are found.
+    Store,
+    /// Collected, and placed together at the end if all are valid.
+    StoreTogether,
+    /// Nothing: the body is one JSON value to be sent back.
+    Echo,
+    /// Nothing: the request has been answered.
+    Skip,
+}
+
+/// How far [`Body::advance`] came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// The input is used up; the body goes on.
+    More,
+    /// The log buffer has no room; call again with the bytes not consumed.
+    NoRoom,
+    /// The body is over and its events are placed.
+    Done,
+}
+
+/// What became of a body's events.
+#[derive(Debug, Default)]
+pub struct Tally {
+    /// Events placed.
+    pub accepted: u32,
+    /// Events refused.
+    pub rejected: u32,
+    /// Position of the first event placed.
+    pub first: Option<Position>,
+    /// Chunk of the last event placed.
+    pub last_seq: Seq,
+    /// The first errors, if there were any.
+    pub errors: Option<ErrorList>,
+    /// The first event's own `event_id`.
+    pub event_id: EventId,
+}
+
+/// A short `event_id`, or none.
+#[derive(Clone, Copy, Debug)]
+pub struct EventId {
+    len: u8,
+    bytes: [u8; EVENT_ID_BYTES_MAX],
+}
+
+impl Default for EventId {
+    fn default() -> Self {
+        Self { len: 0, bytes: [0; EVENT_ID_BYTES_MAX] }
+    }
+}
+
+impl EventId {
+    fn take(&mut self, id: Option<&str>) {
+        self.len = 0;
+        if let Some(id) = id.filter(|id| id.len() <= EVENT_ID_BYTES_MAX) {
+            self.bytes[..id.len()].copy_from_slice(id.as_bytes());
+            self.len = id.len() as u8;
+        }
+    }
+
+    /// The id; `None` if the event had none, an empty one or one over 128 bytes.
+    #[must_use]
+    pub fn get(&self) -> Option<&str> {
+        let id = std::str::from_utf8(&self.bytes[..usize::from(self.len)]).expect("copied whole from a str");
+        (!id.is_empty()).then_some(id)
+    }
+}
+
+/// See the module text.
+pub struct Body {
+    target: Target,
+    framing: BodyFraming,
+    encoding: Encoding,
+    decoder: Option<Decoder>,
+    /// Decompressed bytes so far, against the limit.
+    decoded_bytes: u64,
+    /// Decompressed bytes that found no room, and how many of them have since.
+    backlog: Kept,
+    backlog_used: usize,
+    splitter: Splitter,
+    /// An event whose end has not arrived; the whole body of an echo.
+    kept: Kept,
+    /// Records of an atomic batch.
+    together: Kept,
+    framing_done: bool,
+    /// What became of the events so far.
+    pub tally: Tally,
+}
+
+impl Body {
+    /// A body that is over.
+    #[must_use]
+    pub fn none() -> Self {
+        let limits = Limits::default();
+        Self {
+            target: Target::Skip,
+            framing: BodyFraming::new(super::request::Framing::None, 0).expect("nothing is within every limit"),
+            encoding: Encoding::Identity,
+            decoder: None,
+            decoded_bytes: 0,
+            backlog: Kept::default(),
+            backlog_used: 0,
+            splitter: Splitter::new(BodyShape::Lines, &limits),
+            kept: Kept::default(),
+            together: Kept::default(),
+            framing_done: true,
+            tally: Tally::default(),
+        }
+    }
+
+    /// Begins the body of `request`.
+    ///
+    /// # Errors
+    /// 413 for an announced length over the limit, 503 if the request needs a decoder and all are in use.
+    pub fn begin(&mut self, request: &Request, ctx: &mut Context) -> Result<(), HttpError> {
+        self.framing = BodyFraming::new(request.framing, ctx.limits.body_bytes_max)?;
+        self.framing_done = false;
+        self.encoding = request.encoding;
+        self.decoded_bytes = 0;
+        self.tally = Tally::default();
+        self.target = match request.route {
+            Route::Events | Route::EventsBatch if request.atomic => Target::StoreTogether,
+            Route::Events | Route::EventsBatch => Target::Store,
+            Route::Echo => Target::Echo,
+            _ => Target::Skip,
+        };
+        if let Some(shape) = BodyShape::of(request.route, request.content) {
+            self.splitter = Splitter::new(shape, &ctx.limits);
+        }
+        if self.target != Target::Skip && self.encoding != Encoding::Identity {
+            let decoder = ctx.take_decoder(self.encoding).ok_or(HttpError {
+                code: ErrorCode::Backpressure,
+                message: "all decompressors are in use: retry later, or send the body uncompressed",
+            })?;
+            self.decoder = Some(decoder);
+        }
+        Ok(())
+    }
+
+    /// Drops what is still to come of the body: the request has been answered.
+    pub fn skip_rest(&mut self, ctx: &mut Context) {
+        self.target = Target::Skip;
+        self.release(ctx);
+    }
+
+    /// The body was one object.
+    #[must_use]
+    pub fn was_single(&self) -> bool {
+        self.splitter.was_single()
+    }
+
+    /// The body of an echo, once it is done.
+    #[must_use]
+    pub fn echoed(&self) -> &[u8] {
+        self.kept.bytes()
+    }
+
+    /// Gives back everything borrowed from the shard.
+    pub fn release(&mut self, ctx: &mut Context) {
+        for kept in [&mut self.kept, &mut self.together, &mut self.backlog] {
+            kept.clear(&mut ctx.pool);
+        }
+        self.backlog_used = 0;
+        if let Some(decoder) = self.decoder.take() {
+            ctx.give_back_decoder(self.encoding, decoder);
+        }
+        if let Some(mut errors) = self.tally.errors.take() {
+            errors.0.clear();
+            ctx.error_lists.give_back(errors);
+        }
+    }
+
+    /// Takes the next bytes of the connection. Returns how many were consumed and how far that came.
+    ///
+    /// # Errors
+    /// What is to be answered instead of reading on: broken framing or compression (400), a limit (413, 400
+    /// `BATCH_TOO_LARGE`), the pool (503). Events placed before stay placed and are not acknowledged.
+    pub fn advance(&mut self, input: &mut [u8], ctx: &mut Context) -> Result<(usize, Progress), HttpError> {
+        if self.drain_backlog(ctx)?.is_break() {
+            return Ok((0, Progress::NoRoom));
+        }
+        let mut consumed = 0;
+        while !self.framing_done {
+            match self.framing.next(&input[consumed..])? {
+                Step::NeedMore { consumed: used } => return Ok((consumed + used, Progress::More)),
+                Step::Done { consumed: used } => {
+                    consumed += used;
+                    self.framing_done = true;
+                }
+                Step::Data { skip, len } => {
+                    let data = consumed + skip..consumed + skip + len;
+                    let used = self.take_data(&mut input[data.clone()], ctx)?;
+                    consumed = data.start + used;
+                    if used < len || !self.backlog.is_empty() {
+                        self.framing.give_back(len - used);
+                        return Ok((consumed, Progress::NoRoom));
+                    }
+                    if !self.framing.is_done() && consumed == input.len() {
+                        return Ok((consumed, Progress::More));
+                    }
+                }
+            }
+        }
+        let progress = if self.finish(ctx)? { Progress::Done } else { Progress::NoRoom };
+        Ok((consumed, progress))
+    }
+
+    fn take_data(&mut self, data: &mut [u8], ctx: &mut Context) -> Result<usize, HttpError> {
+        match (self.target, &self.decoder) {
+            (Target::Skip, _) => Ok(data.len()),
+            (_, Some(_)) => self.decode(data, ctx),
+            (_, None) => self.take_plain(data, ctx),
+        }
+    }
+
+    fn take_plain(&mut self, data: &mut [u8], ctx: &mut Context) -> Result<usize, HttpError> {
+        if self.target == Target::Echo {
+            if self.kept.bytes().len() + data.len() > ctx.limits.event_bytes_max {
+                return Err(HttpError {
+                    code: ErrorCode::PayloadTooLarge,
+                    message: "an echo is limited to the size of one event (event_bytes_max)",
+                });
+            }
+            return if self.kept.extend(&mut ctx.pool, data) { Ok(data.len()) } else { Err(POOL_EXHAUSTED) };
+        }
+        let fed = self.with_sink(ctx, |splitter, carry, sink| {
+            let fed = splitter.feed(data, carry, sink);
+            (fed.consumed, fed.stop)
+        });
+        outcome(fed.1).map(|()| fed.0)
+    }
+
+    fn decode(&mut self, data: &[u8], ctx: &mut Context) -> Result<usize, HttpError> {
+        let mut turn = std::mem::take(&mut ctx.turn);
+        let result = self.decode_into(turn.alloc_slice_fill_copy(WINDOW_BYTES, 0), data, ctx);
+        turn.reset();
+        ctx.turn = turn;
+        result
+    }
+
+    fn decode_into(&mut self, window: &mut [u8], data: &[u8], ctx: &mut Context) -> Result<usize, HttpError> {
+        let mut used = 0;
+        loop {
+            let decoder = self.decoder.as_mut().expect("a compressed body has a decoder");
+            let decoded = decoder.decode(&data[used..], window).map_err(HttpError::from)?;
+            used += decoded.consumed;
+            self.decoded_bytes += decoded.produced as u64;
+            if self.decoded_bytes > ctx.limits.body_bytes_max {
+                return Err(HttpError {
+                    code: ErrorCode::PayloadTooLarge,
+                    message: "the decompressed body is over the limit (body_bytes_max)",
+                });
+            }
+            let fresh = &mut window[..decoded.produced];
+            let taken = self.take_plain(fresh, ctx)?;
+            if taken < fresh.len() {
+                return if self.backlog.extend(&mut ctx.pool, &fresh[taken..]) {
+                    Ok(used)
+                } else {
+                    Err(POOL_EXHAUSTED)
+                };
+            }
+            // A full window may hide more output behind it, even when all input is used.
+            if used == data.len() && decoded.produced < window.len() {
+                return Ok(used);
+            }
+        }
+    }
+
+    fn drain_backlog(&mut self, ctx: &mut Context) -> Result<ControlFlow<()>, HttpError> {
+        if self.backlog.is_empty() {
+            return Ok(ControlFlow::Continue(()));
+        }
+        let mut backlog = std::mem::take(&mut self.backlog);
+        let from = self.backlog_used;
+        let taken = self.take_plain(&mut backlog.bytes_mut()[from..], ctx);
+        self.backlog = backlog;
+        self.backlog_used += taken?;
+        if self.backlog_used < self.backlog.bytes().len() {
+            return Ok(ControlFlow::Break(()));
+        }
+        self.backlog.clear(&mut ctx.pool);
+        self.backlog_used = 0;
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// The body is over: places what is left. False if there is no room for it yet.
+    fn finish(&mut self, ctx: &mut Context) -> Result<bool, HttpError> {
+        if self.decoder.as_ref().is_some_and(|decoder| !decoder.is_complete()) {
+            return Err(DecodeError::Truncated.into());
+        }
+        if !matches!(self.target, Target::Store | Target::StoreTogether) {
+            return Ok(true);
+        }
+        let stop = self.with_sink(ctx, |splitter, carry, sink| splitter.finish(carry, sink).err());
+        if stop == Some(Stop::NoRoom) {
+            return Ok(false);
+        }
+        outcome(stop)?;
+        if self.target == Target::StoreTogether && self.tally.rejected == 0 && self.tally.accepted > 0 {
+            let records = self.together.bytes();
+            match ctx.placer.place_records(records, self.tally.accepted, ctx.clock.unix_ns()) {
+                Ok(first) => {
+                    (self.tally.first, self.tally.last_seq) = (Some(first), first.seq);
+                    let bytes = records.len() - RECORD_HEADER_BYTES * self.tally.accepted as usize;
+                    ctx.metrics().events.add(self.tally.accepted.into());
+                    ctx.metrics().event_bytes.add(bytes as u64);
+                }
+                Err(_) => return Ok(false),
+            }
+        }
+        Ok(true)
+    }
+
+    fn with_sink<R>(
+        &mut self,
+        ctx: &mut Context,
+        feed: impl FnOnce(&mut Splitter, &mut KeptCarry<'_, '_>, &mut Sink<'_, '_>) -> R,
+    ) -> R {
+        let unix_ns = ctx.clock.unix_ns();
+        let metrics = &ctx.server.shards[usize::from(ctx.shard.0)];
+        let before = (self.tally.accepted, self.tally.rejected);
+        let together = self.target == Target::StoreTogether;
+        let pool = RefCell::new(&mut ctx.pool);
+        let mut carry = KeptCarry { kept: &mut self.kept, pool: &pool };
+        let mut sink = Sink {
+            placer: &mut ctx.placer,
+            error_lists: &mut ctx.error_lists,
+            tally: &mut self.tally,
+            together: together.then_some(&mut self.together),
+            pool: &pool,
+            unix_ns,
+            event_bytes: 0,
+        };
+        let result = feed(&mut self.splitter, &mut carry, &mut sink);
+        let event_bytes = sink.event_bytes;
+        if !together {
+            metrics.events.add((self.tally.accepted - before.0).into());
+            metrics.event_bytes.add(event_bytes);
+        }
+        metrics.events_rejected.add((self.tally.rejected - before.1).into());
+        result
+    }
+}
+
+/// What a stop of the splitter means for the request; having no room is none of its faults.
+fn outcome(stop: Option<Stop>) -> Result<(), HttpError> {
+    match stop {
+        None | Some(Stop::NoRoom) => Ok(()),
+        Some(Stop::CarryFull) => Err(POOL_EXHAUSTED),
+        Some(Stop::TooMany) => Err(HttpError {
+            code: ErrorCode::BatchTooLarge,
+            message: "more events than one request may hold (events_per_request_max): split the batch",
+        }),
+    }
+}
+
+struct KeptCarry<'a, 'p> {
+    kept: &'a mut Kept,
+    pool: &'a RefCell<&'p mut Pool>,
+}
+
+impl Carry for KeptCarry<'_, '_> {
+    fn extend(&mut self, bytes: &[u8]) -> Result<(), CarryFull> {
+        if self.kept.extend(&mut self.pool.borrow_mut(), bytes) { Ok(()) } else { Err(CarryFull) }
+    }
+
+    fn as_mut_slice(&mut self) -> &mut [u8] {
+        self.kept.bytes_mut()
+    }
+
+    fn clear(&mut self) {
+        self.kept.clear(&mut self.pool.borrow_mut());
+    }
+}
+
+struct Sink<'a, 'p> {
+    placer: &'a mut Placer,
+    error_lists: &'a mut Shelf<ErrorList>,
+    tally: &'a mut Tally,
+    together: Option<&'a mut Kept>,
+    pool: &'a RefCell<&'p mut Pool>,
+    unix_ns: u64,
+    event_bytes: u64,
+}
+
+impl Sink<'_, '_> {
+    fn reject(&mut self, reason: Reason) {
+        let index = self.tally.accepted + self.tally.rejected;
+        self.tally.rejected += 1;
+        if self.tally.errors.is_none() {
+            self.tally.errors = self.error_lists.take(ErrorList::default);
+        }
+        if let Some(errors) = self.tally.errors.as_mut().filter(|errors| errors.0.len() < REFUSALS_LISTED_MAX) {
+            errors.0.push(Refusal { index, reason });
+        }
+    }
+
+    fn place_together(&mut self, event: &[u8]) {
+        let together = self.together.as_mut().expect("asked only for an atomic batch");
+        if self.tally.rejected > 0 {
+            // The batch is refused already; its other errors are still worth telling.
+            match self.placer.validator().validate(event).map(drop) {
+                Ok(()) => self.tally.accepted += 1,
+                Err(error) => self.reject(Reason::Json(error)),
+            }
+            return;
+        }
+        let before = together.bytes().len();
+        let bytes = RECORD_HEADER_BYTES + event.len();
+        let record = if before + bytes > ATOMIC_BYTES_MAX {
+            None
+        } else {
+            together.extend_by(&mut self.pool.borrow_mut(), bytes)
+        };
+        let Some(record) = record else { return self.reject(Reason::Event(EventError::BatchTooLong)) };
+        write_record(record, event, TenantId::default());
+        let tally = &mut *self.tally;
+        let validated = self.placer.validator().validate(event).map(|valid| {
+            if tally.accepted == 0 {
+                tally.event_id.take(valid.string_field("event_id"));
+            }
+            tally.accepted += 1;
+        });
+        match validated {
+            Ok(()) => {}
+            Err(error) => {
+                together.truncate(before);
+                self.reject(Reason::Json(error));
+            }
+        }
+    }
+}
+
+impl EventSink for Sink<'_, '_> {
+    fn event(&mut self, event: &mut [u8]) -> Placed {
+        if self.together.is_some() {
+            self.place_together(event);
+            return Placed::Taken;
+        }
+        let is_first = self.tally.accepted == 0;
+        let event_id = &mut self.tally.event_id;
+        let placed = self.placer.place(event, TenantId::default(), self.unix_ns, |valid| {
+            if is_first {
+                event_id.take(valid.string_field("event_id"));
+            }
+        });
+        match placed {
+            Ok(position) => {
+                if is_first {
+                    self.tally.first = Some(position);
+                }
+                self.tally.last_seq = position.seq;
+                self.tally.accepted += 1;
+                self.event_bytes += event.len() as u64;
+            }
+            Err(Unplaced::Invalid(error)) => self.reject(Reason::Json(error)),
+            Err(Unplaced::NoRoom) => return Placed::NoRoom,
+        }
+        Placed::Taken
+    }
+
+    fn refuse(&mut self, error: EventError) {
+        self.reject(Reason::Event(error));
+    }
+}

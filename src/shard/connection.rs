@@ -1,0 +1,220 @@
+//! One connection as the event loop sees it: its slot, the requests in flight on it, the bytes it could not take yet.
+//! Shard thread only. What the bytes mean is [`super::conversation`]'s business.
+//!
+//! A connection ends in steps, each once: shut down → every request in flight completed → direct descriptor closed →
+//! slot free. The generation in each request's `user_data` tells a late completion from one of the slot's next user.
+
+use super::arena::Block;
+use super::conversation::Conversation;
+use crate::sys::uring::{Run, Slot};
+
+/// Whether a receive is in flight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Receive {
+    /// None is.
+    Off,
+    /// A multishot receive is.
+    Armed,
+    /// One is, and has been asked to end.
+    Ending,
+    /// None is: the provided buffers ran out, and it waits for half of them to be back.
+    Parked,
+}
+
+/// Why a connection's bytes are not being parsed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stall {
+    /// They are.
+    None,
+    /// The log buffer has no room: every connection's bytes wait, in the provided buffers they arrived in.
+    NoRoom,
+    /// Its answers have no room, because the peer does not read them or asks too many questions at once: its bytes wait
+    /// in a block of its own.
+    Replies,
+}
+
+/// How far a connection is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// The slot has no connection.
+    Free,
+    /// In use.
+    Open,
+    /// The peer has sent its last byte; answers may still leave.
+    HalfClosed,
+    /// The last answer has left, and what still arrives is dropped until the peer has seen it: a close with unread bytes
+    /// would reset the connection and might destroy that answer on its way (RFC 9112 §9.6).
+    Lingering,
+    /// Shut down; waiting for the requests in flight.
+    Closing,
+    /// The descriptor's close is in flight, or its move to another shard.
+    Leaving,
+}
+
+/// Received bytes that a stalled connection has yet to parse, oldest first: a copy in a block, then buffers still held.
+#[derive(Debug, Default)]
+pub(super) struct Leftover {
+    /// A block and the part of it not yet parsed.
+    pub(super) copied: Option<(Block, std::ops::Range<usize>)>,
+    /// First and last of the held runs, as places in [`HeldRuns`].
+    held: Option<(u32, u32)>,
+}
+
+impl Leftover {
+    /// Whether nothing is left over.
+    #[must_use]
+    pub(super) fn is_empty(&self) -> bool {
+        self.copied.is_none() && self.held.is_none()
+    }
+}
+
+/// See the module text.
+pub(super) struct Connection {
+    /// How far it is.
+    pub(super) stage: Stage,
+    /// Counts the users of the slot.
+    pub(super) generation: u32,
+    /// The receive in flight.
+    pub(super) receive: Receive,
+    /// A send is in flight.
+    pub(super) sending: bool,
+    /// Other requests in flight: cancels and shutdowns.
+    pub(super) pending: u8,
+    /// Why it does not parse.
+    pub(super) stall: Stall,
+    /// What it has yet to parse.
+    pub(super) leftover: Leftover,
+    /// It is in the list of connections to look after at the end of the turn.
+    pub(super) touched: bool,
+    /// Bytes dropped while lingering.
+    pub(super) lingered_bytes: usize,
+    /// The talk itself.
+    pub(super) conversation: Conversation,
+}
+
+impl Connection {
+    /// A free slot.
+    #[must_use]
+    pub(super) fn new(slot: Slot) -> Self {
+        Self {
+            stage: Stage::Free,
+            generation: 0,
+            receive: Receive::Off,
+            sending: false,
+            pending: 0,
+            stall: Stall::None,
+            leftover: Leftover::default(),
+            touched: false,
+            lingered_bytes: 0,
+            conversation: Conversation::new(slot.0),
+        }
+    }
+
+    /// Begins the life of a connection in this slot.
+    ///
+    /// # Panics
+    /// If the slot is in use.
+    pub(super) fn open(&mut self) {
+        assert_eq!(self.stage, Stage::Free, "the kernel gave out a slot in use");
+        self.stage = Stage::Open;
+        self.lingered_bytes = 0;
+        self.conversation.begin(self.generation);
+    }
+
+    /// Ends it: the descriptor is closed.
+    pub(super) fn free(&mut self) {
+        assert!(self.quiet(), "closed with requests in flight");
+        self.stage = Stage::Free;
+        // 24 bits, as many as `user_data` carries.
+        self.generation = (self.generation + 1) & 0x00FF_FFFF;
+    }
+
+    /// No request is in flight on it.
+    #[must_use]
+    pub(super) fn quiet(&self) -> bool {
+        matches!(self.receive, Receive::Off | Receive::Parked) && !self.sending && self.pending == 0
+    }
+}
+
+/// Runs of provided buffers that connections hold while the log buffer has no room: as many as there are buffers, linked
+/// per connection.
+#[derive(Debug)]
+pub(super) struct HeldRuns {
+    runs: Vec<(Run, u32)>,
+    free: Vec<u32>,
+}
+
+const END: u32 = u32::MAX;
+
+impl HeldRuns {
+    /// Room for `buffers` runs: each holds at least one buffer.
+    #[must_use]
+    pub(super) fn new(buffers: usize) -> Self {
+        Self { runs: Vec::with_capacity(buffers), free: Vec::with_capacity(buffers) }
+    }
+
+    /// Holds `run` as the last of `leftover`.
+    pub(super) fn push(&mut self, leftover: &mut Leftover, run: Run) {
+        let place = if let Some(place) = self.free.pop() {
+            self.runs[place as usize] = (run, END);
+            place
+        } else {
+            self.runs.push((run, END));
+            self.runs.len() as u32 - 1
+        };
+        leftover.held = match leftover.held {
+            None => Some((place, place)),
+            Some((first, last)) => {
+                self.runs[last as usize].1 = place;
+                Some((first, place))
+            }
+        };
+    }
+
+    /// Takes the oldest run of `leftover`.
+    pub(super) fn pop(&mut self, leftover: &mut Leftover) -> Option<Run> {
+        let (first, last) = leftover.held?;
+        let (run, next) = self.runs[first as usize];
+        self.free.push(first);
+        leftover.held = (first != last).then_some((next, last));
+        Some(run)
+    }
+
+    /// Puts what is left of a run just popped back in front.
+    pub(super) fn push_front(&mut self, leftover: &mut Leftover, run: Run) {
+        let place = self.free.pop().expect("a run was just popped");
+        let (next, last) = leftover.held.map_or((END, place), |(first, last)| (first, last));
+        self.runs[place as usize] = (run, next);
+        leftover.held = Some((place, last));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::memory::Region;
+    use crate::sys::uring::{ProvidedBuffers, Ring};
+    use std::sync::Arc;
+
+    #[test]
+    fn held_runs_come_back_in_order_per_connection() {
+        let mut ring = Ring::new(8, 16, 4, Arc::new(Region::map(4096, false).unwrap())).unwrap();
+        let mut buffers = ProvidedBuffers::new(&mut ring, 0, 8, 4096).unwrap();
+        let mut runs = Vec::new();
+        (0..6).for_each(|buffer| buffers.take(buffer, 100 + usize::from(buffer), &mut runs));
+        let mut held = HeldRuns::new(8);
+        let (mut one, mut two) = (Leftover::default(), Leftover::default());
+        for (index, run) in runs.iter().enumerate() {
+            held.push(if index % 2 == 0 { &mut one } else { &mut two }, *run);
+        }
+        let mut first = held.pop(&mut one).unwrap();
+        first.advance(60);
+        held.push_front(&mut one, first);
+        let lengths = |held: &mut HeldRuns, leftover: &mut Leftover| {
+            std::iter::from_fn(|| held.pop(leftover)).map(|run| run.bytes()).collect::<Vec<_>>()
+        };
+        assert_eq!(lengths(&mut held, &mut one), [40, 102, 104]);
+        assert_eq!(lengths(&mut held, &mut two), [101, 103, 105]);
+        assert!(one.is_empty() && two.is_empty());
+    }
+}

@@ -1,0 +1,643 @@
+//! One connection's talk: received bytes in, requests served, answers written. Shard thread only; no sockets, no clock, so
+//! it can be driven by a test byte by byte.
+//!
+//! Requests are served strictly in order, one at a time: head, body, answer. Answers go out through [`Replies`], which
+//! holds each back until its ack level is reached. Where the framing of the stream is lost, the answer says so and is the
+//! last one.
+//!
+//! Every refusal that the head allows is decided from the head, before a byte of the body is read.
+
+use super::ack::Waiter;
+use super::answer::{self, Accepted, Extent, Extra, Frame, Persistence, Refusals, Refused};
+use super::arena::Pool;
+use super::body::{Body, Progress};
+use super::code::{ErrorCode, HttpError};
+use super::context::{Context, Kept};
+use super::http::parse_head;
+use super::replies::{Condition, GateId, Replies};
+use super::request::{Content, Encoding, Framing, Request, RequestId, Route};
+use crate::handoff::WriterState;
+use crate::metrics::{Readiness, WriterHealth};
+
+/// Room asked for before a request is begun: any answer but a list of errors or an echo fits.
+const ANSWER_BYTES: usize = 2048;
+/// Room for the summary or the readiness checks, within an answer.
+const JSON_BYTES_MAX: usize = 1024;
+/// What a refused client is told to wait, in seconds.
+const RETRY_AFTER_S: u32 = 1;
+/// Room an echo's answer takes besides the echo.
+const ECHO_AROUND_BYTES: usize = 1024;
+/// A body of an answered request up to this length is read and dropped to keep the connection; a longer one closes it.
+const SKIP_BYTES_MAX: u64 = 64 * 1024;
+/// A body must bring this much, or its end, within each body timeout.
+const BODY_PROGRESS_BYTES: u64 = 4096;
+
+/// What the caller is to do after [`Conversation::consume`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Everything was consumed: bring more when it comes.
+    Read,
+    /// The log buffer has no room for the rest.
+    WaitForRoom,
+    /// Earlier answers must leave first.
+    WaitForReplies,
+    /// The talk is over once the answers have left; the rest is of no interest.
+    Close,
+}
+
+/// What a connection waits for, to choose its deadline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wants {
+    /// For the server: no deadline.
+    Nothing,
+    /// For what it waited for before: the deadline stands.
+    Unchanged,
+    /// For a next request.
+    Request,
+    /// For the rest of a head.
+    Head,
+    /// For more of a body.
+    Body,
+    /// For the peer to take its answers.
+    Reader,
+}
+
+const POOL_EXHAUSTED: HttpError =
+    HttpError { code: ErrorCode::Backpressure, message: "the shard's memory pool is used up: retry later" };
+const WRITER_FAILED: HttpError = HttpError {
+    code: ErrorCode::Unavailable,
+    message: "the log's writer has failed; nothing is acknowledged any more: see the server's log",
+};
+
+const NO_SUCH_ROUTE: &str = "no such route: events go to POST /v1/events or POST /v1/events/batch";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Between requests or in a head.
+    Head,
+    /// In a body whose request will be answered at its end.
+    Body,
+    /// In a body whose request has been answered.
+    Skip,
+    /// The body is over; its answer waits for room.
+    Answer,
+    /// The last answer has been written.
+    Over,
+}
+
+/// See the module text.
+pub struct Conversation {
+    slot: u32,
+    generation: u32,
+    phase: Phase,
+    head: Kept,
+    scanned: usize,
+    request: Option<Request>,
+    request_id: RequestId,
+    body: Body,
+    body_bytes: u64,
+    replies: Replies,
+    waited_for: Option<(Wants, u64)>,
+    requests: u64,
+    sent_bytes: u64,
+}
+
+impl Conversation {
+    /// A talk yet to begin, on the connection in `slot`.
+    #[must_use]
+    pub fn new(slot: u32) -> Self {
+        Self {
+            slot,
+            generation: 0,
+            phase: Phase::Over,
+            head: Kept::default(),
+            scanned: 0,
+            request: None,
+            request_id: RequestId::made(0, 0),
+            body: Body::none(),
+            body_bytes: 0,
+            replies: Replies::default(),
+            waited_for: None,
+            requests: 0,
+            sent_bytes: 0,
+        }
+    }
+
+    /// Begins the talk of the slot's user number `generation`.
+    pub fn begin(&mut self, generation: u32) {
+        self.generation = generation;
+        self.phase = Phase::Head;
+        self.scanned = 0;
+        self.waited_for = None;
+    }
+
+    /// Ends the talk and gives back all it holds. No send may be in flight.
+    pub fn end(&mut self, ctx: &mut Context) {
+        self.phase = Phase::Over;
+        self.head.clear(&mut ctx.pool);
+        self.body.release(ctx);
+        self.replies.clear(&mut ctx.pool);
+    }
+
+    /// Takes received bytes; how many were consumed, and what to do next. To be called with no bytes after a wait that
+    /// left none over.
+    pub fn consume(&mut self, input: &mut [u8], ctx: &mut Context) -> (usize, Next) {
+        let mut consumed = 0;
+        loop {
+            let rest = &mut input[consumed..];
+            let step = match self.phase {
+                Phase::Over => return (consumed, Next::Close),
+                Phase::Head => self.take_head(rest, ctx),
+                Phase::Body | Phase::Skip => self.take_body(rest, ctx),
+                Phase::Answer => (0, self.answer_events(ctx)),
+            };
+            consumed += step.0;
+            if let Some(next) = step.1 {
+                if self.phase != Phase::Over {
+                    ctx.placer.checksum();
+                }
+                return (consumed, next);
+            }
+        }
+    }
+
+    // --- heads ------------------------------------------------------------------------------------------------------
+
+    fn take_head(&mut self, input: &[u8], ctx: &mut Context) -> (usize, Option<Next>) {
+        if input.is_empty() {
+            return (0, Some(Next::Read));
+        }
+        if self.replies.room(&mut ctx.pool, ANSWER_BYTES).is_none() {
+            return (0, Some(Next::WaitForReplies));
+        }
+        // A head that came in pieces is joined in a block; one that came whole is read where it lies.
+        let kept = self.head.bytes().len();
+        let parsed = if kept == 0 {
+            parse_head(input, &mut self.scanned, &ctx.limits)
+        } else {
+            let more = &input[..input.len().min(ctx.limits.head_bytes_max + 1)];
+            if !self.head.extend(&mut ctx.pool, more) {
+                return (input.len(), self.fail(&POOL_EXHAUSTED, ctx));
+            }
+            parse_head(self.head.bytes(), &mut self.scanned, &ctx.limits)
+        };
+        match parsed {
+            Ok(Some((request, head_bytes))) => {
+                self.head.clear(&mut ctx.pool);
+                self.scanned = 0;
+                (head_bytes - kept, self.begin_request(&request, ctx))
+            }
+            Ok(None) => {
+                if kept == 0 && !self.head.extend(&mut ctx.pool, input) {
+                    return (input.len(), self.fail(&POOL_EXHAUSTED, ctx));
+                }
+                (self.head.bytes().len() - kept, Some(Next::Read))
+            }
+            Err(error) => (input.len(), self.fail(&error, ctx)),
+        }
+    }
+
+    fn begin_request(&mut self, request: &Request, ctx: &mut Context) -> Option<Next> {
+        ctx.metrics().requests.add(1);
+        self.requests += 1;
+        self.request = Some(*request);
+        self.request_id = request.request_id.unwrap_or_else(|| ctx.make_request_id());
+        self.body_bytes = 0;
+        if let Some(refusal) = refusal(request, ctx) {
+            return self.answer_early(&refusal, ctx);
+        }
+        if !matches!(request.route, Route::Events | Route::EventsBatch | Route::Echo) {
+            return self.answer_question(request.route, ctx);
+        }
+        if let Err(error) = self.body.begin(request, ctx) {
+            return self.answer_early(&error, ctx);
+        }
+        if request.expect_continue {
+            let room = self.replies.room(&mut ctx.pool, ANSWER_BYTES).expect("asked for before the head was read");
+            room[..answer::CONTINUE.len()].copy_from_slice(answer::CONTINUE);
+            self.replies.push(answer::CONTINUE.len(), None);
+        }
+        self.phase = Phase::Body;
+        None
+    }
+
+    // --- bodies -----------------------------------------------------------------------------------------------------
+
+    fn take_body(&mut self, input: &mut [u8], ctx: &mut Context) -> (usize, Option<Next>) {
+        let (consumed, progress) = match self.body.advance(input, ctx) {
+            Ok(advanced) => advanced,
+            // The stream cannot be followed any further.
+            Err(_) if self.phase == Phase::Skip => {
+                self.phase = Phase::Over;
+                return (input.len(), Some(Next::Close));
+            }
+            Err(error) => return (input.len(), self.fail(&error, ctx)),
+        };
+        self.body_bytes += consumed as u64;
+        let next = match progress {
+            Progress::More => Some(Next::Read),
+            Progress::NoRoom => Some(Next::WaitForRoom),
+            Progress::Done if self.phase == Phase::Skip => {
+                self.body.release(ctx);
+                self.phase = Phase::Head;
+                None
+            }
+            Progress::Done => {
+                self.phase = Phase::Answer;
+                None
+            }
+        };
+        (consumed, next)
+    }
+
+    // --- answers ----------------------------------------------------------------------------------------------------
+
+    /// Answers the request whose body is over.
+    fn answer_events(&mut self, ctx: &mut Context) -> Option<Next> {
+        let request = self.request.expect("a body has a request");
+        if request.route == Route::Echo {
+            return self.answer_echo(ctx);
+        }
+        let tally = &self.body.tally;
+        let listed = tally.errors.as_ref().map_or(&[][..], |errors| &errors.0);
+        let refusals = Refusals { first: listed, total: tally.rejected };
+        let event_id = tally.event_id.get();
+        let needed = answer::accepted_bytes_max(listed.len(), event_id.map_or(0, str::len));
+        let Some(room) = self.replies.room(&mut ctx.pool, needed.max(ANSWER_BYTES)) else {
+            return Some(Next::WaitForReplies);
+        };
+        let close = closes(&request, ctx);
+        let frame = frame(&request, &self.request_id, ctx, close);
+        let (bytes, condition) = if let Some(answer) = refused_batch(&request, refusals, tally.accepted) {
+            ctx.metrics().requests_error.add(1);
+            (answer::refused(room, &frame, &answer), None)
+        } else {
+            ctx.metrics().requests_ok.add(1);
+            let level = request.ack.unwrap_or(ctx.ack_default);
+            let extent = if self.body.was_single() { Extent::Single { event_id } } else { Extent::Batch };
+            let position = tally.first.expect("an accepted event has a position");
+            let answer = Accepted { accepted: tally.accepted, refusals, position, ack: level, extent };
+            (answer::accepted(room, &frame, &answer), Some(Condition { level, seq: tally.last_seq }))
+        };
+        let bytes = bytes.expect("room for the longest answer was asked for");
+        self.body.release(ctx);
+        self.finish_answer(bytes, condition, close, ctx)
+    }
+
+    fn answer_echo(&mut self, ctx: &mut Context) -> Option<Next> {
+        let request = self.request.expect("a body has a request");
+        let close = closes(&request, ctx);
+        let value = self.body.echoed();
+        let Some(room) = self.replies.room(&mut ctx.pool, ECHO_AROUND_BYTES + value.len()) else {
+            return if self.replies.is_empty() { self.fail(&POOL_EXHAUSTED, ctx) } else { Some(Next::WaitForReplies) };
+        };
+        let validated = ctx.placer.validator().validate_value(value);
+        let frame = frame(&request, &self.request_id, ctx, close);
+        let bytes = match validated {
+            Ok(()) => {
+                ctx.metrics().requests_ok.add(1);
+                answer::echo_front(room, &frame, value.len()).map(|front| {
+                    let end = front + value.len();
+                    room[front..end].copy_from_slice(value);
+                    room[end..end + answer::ECHO_SUFFIX.len()].copy_from_slice(answer::ECHO_SUFFIX);
+                    if frame.is_head { front } else { end + answer::ECHO_SUFFIX.len() }
+                })
+            }
+            Err(error) => {
+                ctx.metrics().requests_error.add(1);
+                answer::refused(room, &frame, &refused(ErrorCode::InvalidJson, error.text()))
+            }
+        };
+        let bytes = bytes.expect("room for the echo was asked for");
+        self.body.release(ctx);
+        self.finish_answer(bytes, None, close, ctx)
+    }
+
+    /// Answers a request for which no body is needed.
+    fn answer_question(&mut self, route: Route, ctx: &mut Context) -> Option<Next> {
+        let request = self.request.expect("a head was read");
+        let close = closes(&request, ctx) || !skippable(&request);
+        let room = self.replies.room(&mut ctx.pool, ANSWER_BYTES).expect("asked for before the head was read");
+        let frame = frame(&request, &self.request_id, ctx, close);
+        let mut json = Json::default();
+        let bytes = match route {
+            Route::Health => answer::health(room, &frame),
+            Route::Ready => {
+                let readiness = readiness(ctx);
+                readiness.write_json(&mut json).expect("the checks fit");
+                answer::ready(room, &frame, readiness.is_ready(), json.bytes())
+            }
+            Route::Metrics => {
+                ctx.server.write_json(&mut json).expect("the summary fits");
+                answer::json_body(room, &frame, json.bytes())
+            }
+            Route::NotFound => answer::refused(room, &frame, &refused(ErrorCode::NotFound, NO_SUCH_ROUTE)),
+            Route::MethodNotAllowed { allow } => {
+                let answer = refused(ErrorCode::MethodNotAllowed, "the route exists, for the methods in Allow");
+                answer::refused(room, &frame, &Refused { extra: Extra::Allow(allow), ..answer })
+            }
+            Route::Events | Route::EventsBatch | Route::Echo => unreachable!("these have a body"),
+        };
+        let bytes = bytes.expect("these answers are short");
+        let metrics = ctx.metrics();
+        if matches!(route, Route::NotFound | Route::MethodNotAllowed { .. }) {
+            metrics.requests_error.add(1);
+        } else {
+            metrics.requests_ok.add(1);
+        }
+        self.finish_early(bytes, close, &request, ctx)
+    }
+
+    /// Refuses a request from its head; its body is read and dropped if that is cheap.
+    fn answer_early(&mut self, error: &HttpError, ctx: &mut Context) -> Option<Next> {
+        let request = self.request.expect("a head was read");
+        let close = closes(&request, ctx) || !skippable(&request);
+        let room = self.replies.room(&mut ctx.pool, ANSWER_BYTES).expect("asked for before the head was read");
+        let frame = frame(&request, &self.request_id, ctx, close);
+        let bytes = answer::refused(room, &frame, &refused(error.code, error.message));
+        count_refusal(error.code, ctx);
+        self.finish_early(bytes.expect("an error is short"), close, &request, ctx)
+    }
+
+    fn finish_early(&mut self, bytes: usize, close: bool, request: &Request, ctx: &mut Context) -> Option<Next> {
+        let next = self.finish_answer(bytes, None, close, ctx);
+        if self.phase == Phase::Head && request.framing != Framing::None {
+            let skipped = Request { route: Route::NotFound, ..*request };
+            self.body.begin(&skipped, ctx).expect("only lengths within the limit are skipped");
+            self.phase = Phase::Skip;
+        }
+        next
+    }
+
+    /// Says that the stream cannot be followed, and ends the talk.
+    fn fail(&mut self, error: &HttpError, ctx: &mut Context) -> Option<Next> {
+        self.body.release(ctx);
+        self.head.clear(&mut ctx.pool);
+        self.phase = Phase::Over;
+        count_refusal(error.code, ctx);
+        let request = self.request.take();
+        if request.is_none() {
+            self.request_id = ctx.make_request_id();
+        }
+        if let Some(room) = self.replies.room(&mut ctx.pool, ANSWER_BYTES) {
+            let frame = Frame {
+                request_id: &self.request_id,
+                date: ctx.clock.date(),
+                unix_ms: ctx.clock.unix_ms(),
+                persistence: Persistence::Closed,
+                is_head: request.is_some_and(|request| request.is_head),
+            };
+            let bytes = answer::refused(room, &frame, &refused(error.code, error.message));
+            self.replies.push(bytes.expect("an error is short"), None);
+        }
+        Some(Next::Close)
+    }
+
+    fn finish_answer(
+        &mut self,
+        bytes: usize,
+        condition: Option<Condition>,
+        close: bool,
+        ctx: &mut Context,
+    ) -> Option<Next> {
+        if let Some(gate) = self.replies.push(bytes, condition)
+            && let Some(condition) = condition
+        {
+            let since_ns = ctx.clock.ns();
+            let waiter = Waiter { connection: self.slot, generation: self.generation, gate, since_ns };
+            ctx.waiters.push(condition, waiter);
+        }
+        self.request = None;
+        self.phase = if close { Phase::Over } else { Phase::Head };
+        close.then_some(Next::Close)
+    }
+
+    // --- what the event loop asks and tells -------------------------------------------------------------------------
+
+    /// The answers, to be sent.
+    #[must_use]
+    pub fn replies(&self) -> &Replies {
+        &self.replies
+    }
+
+    /// Counts `bytes` bytes of answers as sent.
+    pub fn sent(&mut self, bytes: usize, pool: &mut Pool) {
+        self.replies.sent(bytes, pool);
+        self.sent_bytes += bytes as u64;
+    }
+
+    /// Whether a talk that waited for its answers to leave may go on.
+    #[must_use]
+    pub fn replies_have_room(&self) -> bool {
+        self.replies.has_room()
+    }
+
+    /// Opens a gate of the answers; whether more can be sent now.
+    pub fn open_gate(&mut self, gate: GateId) -> bool {
+        self.replies.open(gate)
+    }
+
+    /// The last answer has been written: what still arrives is of no interest.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.phase == Phase::Over
+    }
+
+    /// Between requests, nothing received of the next and nothing owed.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.phase == Phase::Head && self.head.is_empty() && self.replies.is_empty()
+    }
+
+    /// What the connection waits for now.
+    pub fn wants(&mut self) -> Wants {
+        let (wants, mark) = if self.replies.sendable().is_some() {
+            (Wants::Reader, self.sent_bytes)
+        } else {
+            match self.phase {
+                Phase::Head if !self.head.is_empty() => (Wants::Head, self.requests),
+                Phase::Body | Phase::Skip => {
+                    (Wants::Body, (self.requests << 40) | (self.body_bytes / BODY_PROGRESS_BYTES))
+                }
+                _ if self.replies.is_waiting() => (Wants::Nothing, 0),
+                _ => (Wants::Request, self.requests),
+            }
+        };
+        if self.waited_for.replace((wants, mark)) == Some((wants, mark)) { Wants::Unchanged } else { wants }
+    }
+
+    /// The deadline has passed. True if there is an answer to send first; else the connection is to be shut.
+    pub fn time_out(&mut self, ctx: &mut Context) -> bool {
+        let in_request = match self.phase {
+            Phase::Head => !self.head.is_empty(),
+            Phase::Body => true,
+            Phase::Skip | Phase::Answer | Phase::Over => false,
+        };
+        if !in_request || self.replies.sendable().is_some() {
+            return false;
+        }
+        let what = if self.phase == Phase::Head {
+            "the request's head took too long (head_timeout)"
+        } else {
+            "the request's body came too slowly (body_timeout)"
+        };
+        self.fail(&HttpError { code: ErrorCode::RequestTimeout, message: what }, ctx);
+        true
+    }
+
+    /// The writer has failed: what waits for it will never be acknowledged, and is told so.
+    pub fn writer_failed(&mut self, ctx: &mut Context) {
+        let owed = self.replies.is_waiting() || matches!(self.phase, Phase::Body | Phase::Answer);
+        self.replies.drop_waiting();
+        if owed {
+            self.fail(&WRITER_FAILED, ctx);
+        }
+    }
+
+    /// One connection too many: says so and ends the talk.
+    pub fn refuse_connection(&mut self, ctx: &mut Context) {
+        let error = HttpError {
+            code: ErrorCode::Backpressure,
+            message: "the shard has as many connections as it may (connections_per_shard_max): retry later",
+        };
+        self.fail(&error, ctx);
+    }
+}
+
+/// Why a request is refused before its body is looked at; `None` if it is not.
+fn refusal(request: &Request, ctx: &Context) -> Option<HttpError> {
+    let has_body = matches!(request.route, Route::Events | Route::EventsBatch | Route::Echo);
+    let stores = has_body && request.route != Route::Echo;
+    if !has_body {
+        return None;
+    }
+    if request.content == Content::Unsupported {
+        return Some(HttpError {
+            code: ErrorCode::UnsupportedMediaType,
+            message: "Content-Type must be application/json or application/x-ndjson",
+        });
+    }
+    if request.encoding == Encoding::Unsupported {
+        return Some(HttpError {
+            code: ErrorCode::UnsupportedMediaType,
+            message: "Content-Encoding must be gzip, zstd or absent",
+        });
+    }
+    if ctx.draining {
+        return Some(HttpError { code: ErrorCode::Draining, message: "the server is shutting down: retry elsewhere" });
+    }
+    match ctx.writer_state() {
+        _ if !stores => None,
+        WriterState::Running => None,
+        WriterState::Starting => {
+            Some(HttpError { code: ErrorCode::Unavailable, message: "the log is not open yet: retry shortly" })
+        }
+        WriterState::Full => Some(HttpError {
+            code: ErrorCode::InsufficientStorage,
+            message: "the disk reserve is reached: free space or lower retention, then retry",
+        }),
+        WriterState::Poisoned | WriterState::Stopped => Some(WRITER_FAILED),
+    }
+}
+
+/// The server's readiness, with what this shard knows of the moment.
+fn readiness(ctx: &Context) -> Readiness {
+    let log = ctx.placer.log();
+    let health = match ctx.writer_state() {
+        WriterState::Starting => WriterHealth::Starting,
+        WriterState::Running => WriterHealth::Running,
+        WriterState::Full => WriterHealth::Full,
+        WriterState::Stopped => WriterHealth::Stopped,
+        WriterState::Poisoned => WriterHealth::Poisoned,
+    };
+    let mut readiness = ctx.server.readiness(ctx.draining, health);
+    readiness.queue_utilization =
+        readiness.queue_utilization.max(log.used_bytes() as f64 / log.capacity_bytes() as f64);
+    readiness
+}
+
+/// Whether the body of an answered request is short enough to be read for the sake of the connection.
+fn skippable(request: &Request) -> bool {
+    match request.framing {
+        Framing::None => true,
+        Framing::Length(bytes) => bytes <= SKIP_BYTES_MAX && !request.expect_continue,
+        Framing::Chunked => false,
+    }
+}
+
+/// Whether the connection ends with the answer.
+fn closes(request: &Request, ctx: &Context) -> bool {
+    !request.keep_alive || ctx.draining
+}
+
+fn frame<'a>(request: &Request, request_id: &'a RequestId, ctx: &'a Context, close: bool) -> Frame<'a> {
+    Frame {
+        request_id,
+        date: ctx.clock.date(),
+        unix_ms: ctx.clock.unix_ms(),
+        persistence: if close { Persistence::Closed } else { Persistence::of(request) },
+        is_head: request.is_head,
+    }
+}
+
+fn refused(code: ErrorCode, message: &str) -> Refused<'_> {
+    let extra = if matches!(code.status(), 503 | 507) { Extra::RetryAfter(RETRY_AFTER_S) } else { Extra::None };
+    Refused { code, message, refusals: Refusals::default(), extra }
+}
+
+/// The refusal of a body none of whose events is stored; `None` if some are.
+fn refused_batch<'a>(request: &Request, refusals: Refusals<'a>, accepted: u32) -> Option<Refused<'a>> {
+    if refusals.total == 0 {
+        let empty = refused(ErrorCode::EmptyBatch, "the body holds no event: send at least one");
+        return (accepted == 0).then_some(empty);
+    }
+    if accepted > 0 && !request.atomic {
+        return None;
+    }
+    // A batch that is too long is refused for that, whatever else is wrong with it.
+    let too_long = refusals.first.iter().any(|refusal| refusal.reason.code() == ErrorCode::PayloadTooLarge);
+    let all_too_long = refusals.first.iter().all(|refusal| refusal.reason.code() == ErrorCode::PayloadTooLarge);
+    let answer = if (request.atomic && too_long) || all_too_long {
+        refused(ErrorCode::PayloadTooLarge, "an event or the atomic batch is over its limit: see data.errors")
+    } else if request.atomic && accepted > 0 {
+        refused(ErrorCode::InvalidJson, "the atomic batch holds invalid events, so none was stored: see data.errors")
+    } else {
+        refused(ErrorCode::InvalidJson, "nothing in the body is a valid event: see data.errors")
+    };
+    Some(Refused { refusals, ..answer })
+}
+
+/// A short JSON body on the stack.
+struct Json {
+    bytes: [u8; JSON_BYTES_MAX],
+    len: usize,
+}
+
+impl Default for Json {
+    fn default() -> Self {
+        Self { bytes: [0; JSON_BYTES_MAX], len: 0 }
+    }
+}
+
+impl Json {
+    fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+}
+
+impl std::fmt::Write for Json {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        let room = self.bytes.get_mut(self.len..self.len + text.len()).ok_or(std::fmt::Error)?;
+        room.copy_from_slice(text.as_bytes());
+        self.len += text.len();
+        Ok(())
+    }
+}
+
+fn count_refusal(code: ErrorCode, ctx: &Context) {
+    let metrics = ctx.metrics();
+    match code.status() {
+        429 | 503 | 507 => metrics.requests_rejected.add(1),
+        _ => metrics.requests_error.add(1),
+    }
+}

@@ -1,0 +1,162 @@
+//! Puts valid events into the open chunk and chunks into the writer's ring. Shard thread only.
+//!
+//! The one copy of an event's bytes on the way in is made here: from where it was received to its place in the chunk.
+//! The copy comes first and is taken back if the event turns out to be invalid, so the parser may read what is already in
+//! cache and the chunk never holds half an event. In valid JSON a raw CR or LF can only be white space (RFC 8259 §7 wants
+//! them escaped in strings), so both are stored as a space and every stored event is one line.
+
+use crate::base::{Position, Seq, ShardId, TenantId, WriterId};
+use crate::handoff::{LogBuffer, NoRoom, ShardPort};
+use crate::json::{Event, JsonError, Validator};
+use crate::record::{RECORD_HEADER_BYTES, crc32c_append, put_record_header};
+
+/// Why an event was not placed.
+#[derive(Debug)]
+pub enum Unplaced {
+    /// It is not a valid event: it was not stored, the batch goes on.
+    Invalid(JsonError),
+    /// Neither the log buffer nor the ring has room: try again when chunks have settled.
+    NoRoom,
+}
+
+/// See the module text.
+pub struct Placer {
+    writer: WriterId,
+    shard: ShardId,
+    log: LogBuffer,
+    port: ShardPort,
+    validator: Validator,
+    /// Checksum of the open chunk's payload up to `summed_bytes`.
+    crc: u32,
+    summed_bytes: usize,
+    chunks_sealed: u64,
+}
+
+impl Placer {
+    /// A placer that fills `log` for the writer behind `port`.
+    #[must_use]
+    pub fn new(writer: WriterId, shard: ShardId, log: LogBuffer, port: ShardPort, json_depth_max: usize) -> Self {
+        let validator = Validator::new(json_depth_max);
+        Self { writer, shard, log, port, validator, crc: 0, summed_bytes: 0, chunks_sealed: 0 }
+    }
+
+    /// The validator, for bodies that are not stored.
+    pub fn validator(&mut self) -> &mut Validator {
+        &mut self.validator
+    }
+
+    /// The log buffer.
+    #[must_use]
+    pub fn log(&self) -> &LogBuffer {
+        &self.log
+    }
+
+    /// The writer's port.
+    #[must_use]
+    pub fn port(&self) -> &ShardPort {
+        &self.port
+    }
+
+    /// Chunks sealed so far.
+    #[must_use]
+    pub fn chunks_sealed(&self) -> u64 {
+        self.chunks_sealed
+    }
+
+    /// Validates `event` and stores it; `seen` is shown the valid event before it is final. Returns its position.
+    ///
+    /// # Errors
+    /// [`Unplaced`], with nothing stored.
+    pub fn place(
+        &mut self,
+        event: &[u8],
+        tenant: TenantId,
+        unix_ns: u64,
+        seen: impl FnOnce(&Event<'_>),
+    ) -> Result<Position, Unplaced> {
+        let bytes = RECORD_HEADER_BYTES + event.len();
+        let record = self.room(bytes, unix_ns)?;
+        write_record(record, event, tenant);
+        match self.validator.validate(event).map(|event| seen(&event)) {
+            Ok(()) => {
+                let position = self.next_position();
+                self.log.commit(1);
+                Ok(position)
+            }
+            Err(error) => {
+                self.log.roll_back(bytes);
+                Err(Unplaced::Invalid(error))
+            }
+        }
+    }
+
+    /// Stores `events` records that [`write_record`] made of valid events, all in one chunk. Returns the position of the
+    /// first.
+    ///
+    /// # Errors
+    /// [`Unplaced::NoRoom`], with nothing stored.
+    pub fn place_records(&mut self, records: &[u8], events: u32, unix_ns: u64) -> Result<Position, Unplaced> {
+        self.room(records.len(), unix_ns)?.copy_from_slice(records);
+        let position = self.next_position();
+        self.log.commit(events);
+        Ok(position)
+    }
+
+    /// Number of the chunk being filled: what is placed now becomes durable with it.
+    #[must_use]
+    pub fn open_seq(&self) -> Seq {
+        self.log.open_seq()
+    }
+
+    /// Brings the checksum up to the last event, while its bytes are still in cache.
+    pub fn checksum(&mut self) {
+        let bytes = self.log.open_payload(self.summed_bytes);
+        self.crc = crc32c_append(self.crc, bytes);
+        self.summed_bytes += bytes.len();
+    }
+
+    /// Whether the open chunk holds events and may be handed over now.
+    #[must_use]
+    pub fn can_seal(&self) -> bool {
+        self.log.open_events() > 0 && self.port.has_room()
+    }
+
+    /// Seals the open chunk and hands it to the writer; nothing happens if it is empty or the ring has no room.
+    pub fn seal(&mut self, unix_ns: u64) {
+        if !self.can_seal() {
+            return;
+        }
+        self.checksum();
+        let chunk = self.log.seal(self.crc, unix_ns).expect("it holds events");
+        (self.crc, self.summed_bytes) = (0, 0);
+        self.chunks_sealed += 1;
+        assert!(self.port.offer(chunk).is_ok(), "room in the ring was checked");
+    }
+
+    /// Takes settled chunks back; whether there were any.
+    pub fn take_settled(&mut self) -> bool {
+        self.port.take_settled(&mut self.log) > 0
+    }
+
+    fn next_position(&self) -> Position {
+        Position { writer: self.writer, shard: self.shard, seq: self.log.open_seq(), index: self.log.open_events() }
+    }
+
+    fn room(&mut self, bytes: usize, unix_ns: u64) -> Result<&mut [u8], Unplaced> {
+        if self.log.reserve(bytes) == Err(NoRoom::ChunkFull) {
+            // Without room in the ring this does nothing, and the chunk stays full.
+            self.seal(unix_ns);
+        }
+        self.log.extend(bytes).map_err(|_| Unplaced::NoRoom)
+    }
+}
+
+/// Writes one event record into `record`, which is as long as header and event together.
+pub fn write_record(record: &mut [u8], event: &[u8], tenant: TenantId) {
+    let (header, body) = record.split_at_mut(RECORD_HEADER_BYTES);
+    put_record_header(header.try_into().expect("split at its length"), event.len(), tenant, 0);
+    body.copy_from_slice(event);
+    for at in memchr::memchr2_iter(b'\r', b'\n', event) {
+        body[at] = b' ';
+    }
+}

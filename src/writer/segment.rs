@@ -1,0 +1,239 @@
+//! Decisions about segments: their names, how many to keep ready, which to retire, whether there is room. Writer
+//! thread; pure: sizes and times in, answers out.
+//!
+//! ```text
+//! (disk) → N.preparing → N.ready → EPOCH.segment → EPOCH.retired → N.ready, or removed
+//!           zero-filled   synced     active, live     by retention
+//! ```
+
+use std::time::Duration;
+
+use crate::base::Epoch;
+use crate::record::SEGMENT_HEADER_BYTES;
+
+/// What a file of a writer's directory is, by its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileName {
+    /// Being filled with zeros: worth nothing after a restart.
+    Preparing(u64),
+    /// Filled and synced, or recycled: may become a segment.
+    Ready(u64),
+    /// A segment.
+    Segment(Epoch),
+    /// A segment that retention was about to recycle or remove.
+    Retired(Epoch),
+}
+
+impl FileName {
+    /// The name.
+    #[must_use]
+    pub fn text(self) -> String {
+        match self {
+            Self::Preparing(number) => format!("{number:016x}.preparing"),
+            Self::Ready(number) => format!("{number:016x}.ready"),
+            Self::Segment(epoch) => format!("{:016x}.segment", epoch.0),
+            Self::Retired(epoch) => format!("{:016x}.retired", epoch.0),
+        }
+    }
+
+    /// Reads a name written by [`FileName::text`]; `None` for every other file.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        let (stem, suffix) = name.split_once('.')?;
+        let is_canonical = stem.len() == 16 && stem.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+        if !is_canonical {
+            return None;
+        }
+        // The upper half is no name of ours, and keeps the number after the highest from overflowing.
+        let number = u64::from_str_radix(stem, 16).ok().filter(|number| *number <= u64::MAX / 2)?;
+        match suffix {
+            "preparing" => Some(Self::Preparing(number)),
+            "ready" => Some(Self::Ready(number)),
+            "segment" => Some(Self::Segment(Epoch(number))),
+            "retired" => Some(Self::Retired(Epoch(number))),
+            _ => None,
+        }
+    }
+}
+
+/// A segment that holds events, or may soon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Live {
+    /// Its epoch.
+    pub epoch: Epoch,
+    /// Its length on disk.
+    pub bytes: u64,
+    /// When it was begun, Unix time in nanoseconds.
+    pub created_unix_ns: u64,
+}
+
+/// How long segments are kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Retention {
+    /// Total length of all segments; the oldest go when there are more.
+    pub bytes: Option<u64>,
+    /// Age of a segment's youngest event; older segments go.
+    pub age: Option<Duration>,
+}
+
+/// How many of the oldest segments to retire when `extra_bytes` more were live: never the active (last) one, never one
+/// that a follower needs.
+#[must_use]
+pub fn retire_count(
+    live: &[Live],
+    extra_bytes: u64,
+    retention: Retention,
+    now_unix_ns: u64,
+    followers_need: Option<Epoch>,
+) -> usize {
+    let mut total: u64 = live.iter().map(|segment| segment.bytes).sum::<u64>().saturating_add(extra_bytes);
+    let mut count = 0;
+    for pair in live.windows(2) {
+        let [segment, next] = pair else { unreachable!("windows of two") };
+        let too_many = retention.bytes.is_some_and(|bytes| total > bytes);
+        // No event of a segment is younger than the segment after it.
+        let age = Duration::from_nanos(now_unix_ns.saturating_sub(next.created_unix_ns));
+        let too_old = retention.age.is_some_and(|limit| age > limit);
+        let needed = followers_need.is_some_and(|oldest| segment.epoch >= oldest);
+        if needed || !(too_many || too_old) {
+            break;
+        }
+        total -= segment.bytes;
+        count += 1;
+    }
+    count
+}
+
+/// Room on disk as the writer sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// Length of a segment.
+    pub segment_bytes: u64,
+    /// Longest chunk: as much of each segment's end may stay unused.
+    pub chunk_bytes_max: u64,
+    /// Where in the active segment the next chunk goes.
+    pub active_offset: u64,
+    /// Segments ready.
+    pub ready: u64,
+    /// Segments that would be retired, and so recycled, as the log grows.
+    pub recyclable: u64,
+    /// Bytes free on the filesystem.
+    pub free_bytes: u64,
+    /// Bytes of it that are to stay free.
+    pub reserve_bytes: u64,
+}
+
+impl Room {
+    /// Bytes of chunks that are certain to fit.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        let usable = self.segment_bytes - SEGMENT_HEADER_BYTES as u64 - self.chunk_bytes_max;
+        let active = (self.segment_bytes - self.active_offset).saturating_sub(self.chunk_bytes_max);
+        let preparable = self.free_bytes.saturating_sub(self.reserve_bytes) / self.segment_bytes;
+        active + (self.ready + self.recyclable + preparable).saturating_mul(usable)
+    }
+
+    /// Whether `buffered_bytes`, everything the log buffers can hold, would still fit when this is next looked at: one
+    /// more segment may be filled until then.
+    #[must_use]
+    pub fn is_enough_for(&self, buffered_bytes: u64) -> bool {
+        self.bytes() >= buffered_bytes + self.segment_bytes
+    }
+
+    /// Whether one more segment may be prepared without touching the reserve.
+    #[must_use]
+    pub fn may_prepare(&self) -> bool {
+        self.free_bytes >= self.reserve_bytes + self.segment_bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    #[test]
+    fn names_read_back_and_strangers_are_left_alone() {
+        for name in [
+            FileName::Preparing(3),
+            FileName::Ready(0),
+            FileName::Segment(Epoch(u64::MAX / 2)),
+            FileName::Retired(Epoch(1)),
+        ] {
+            assert_eq!(FileName::parse(&name.text()), Some(name));
+        }
+        assert_eq!(FileName::Segment(Epoch(0x2A)).text(), "000000000000002a.segment");
+        for stranger in [
+            "durable",
+            "2a.segment",
+            "8000000000000000.segment",
+            "000000000000002A.segment",
+            "000000000000002a.segment.bak",
+            "x.ready",
+        ] {
+            assert_eq!(FileName::parse(stranger), None, "{stranger}");
+        }
+    }
+
+    fn live(count: u64) -> Vec<Live> {
+        (1..=count).map(|n| Live { epoch: Epoch(n), bytes: 10 * MIB, created_unix_ns: n * 1_000_000_000 }).collect()
+    }
+
+    #[test]
+    fn the_oldest_go_first_and_the_active_one_never() {
+        let by_bytes = |bytes| Retention { bytes: Some(bytes), age: None };
+        assert_eq!(retire_count(&live(5), 0, by_bytes(50 * MIB), 0, None), 0);
+        assert_eq!(retire_count(&live(5), 0, by_bytes(49 * MIB), 0, None), 1);
+        assert_eq!(retire_count(&live(5), 10 * MIB, by_bytes(40 * MIB), 0, None), 2);
+        assert_eq!(retire_count(&live(5), 0, by_bytes(0), 0, None), 4);
+        assert_eq!(retire_count(&live(1), 0, by_bytes(0), 0, None), 0);
+        assert_eq!(retire_count(&[], 0, by_bytes(0), 0, None), 0);
+        assert_eq!(retire_count(&live(5), u64::MAX, Retention::default(), u64::MAX, None), 0, "kept for ever");
+    }
+
+    #[test]
+    fn age_is_that_of_the_youngest_event_in_the_segment() {
+        let by_age = Retention { bytes: None, age: Some(Duration::from_secs(2)) };
+        // Segment 1 ended when segment 2 began, at second 2.
+        assert_eq!(retire_count(&live(5), 0, by_age, 4_000_000_000, None), 0);
+        assert_eq!(retire_count(&live(5), 0, by_age, 4_000_000_001, None), 1);
+        assert_eq!(retire_count(&live(5), 0, by_age, u64::MAX, None), 4);
+        assert_eq!(retire_count(&live(5), 0, by_age, 0, None), 0, "a clock that went back retires nothing");
+    }
+
+    #[test]
+    fn what_a_follower_needs_stays() {
+        let all = Retention { bytes: Some(0), age: Some(Duration::ZERO) };
+        assert_eq!(retire_count(&live(5), 0, all, u64::MAX, Some(Epoch(3))), 2);
+        assert_eq!(retire_count(&live(5), 0, all, u64::MAX, Some(Epoch(0))), 0);
+        assert_eq!(retire_count(&live(5), 0, all, u64::MAX, Some(Epoch(99))), 4);
+    }
+
+    #[test]
+    fn room_counts_only_what_is_certain() {
+        let mut room = Room {
+            segment_bytes: 8 * MIB,
+            chunk_bytes_max: MIB,
+            active_offset: 8 * MIB,
+            ready: 0,
+            recyclable: 0,
+            free_bytes: 0,
+            reserve_bytes: 16 * MIB,
+        };
+        assert_eq!(room.bytes(), 0);
+        room.active_offset = 7 * MIB + 4096;
+        assert_eq!(room.bytes(), 0, "the last chunk may not fit");
+        room.active_offset = 4096;
+        let usable = 7 * MIB - 4096;
+        assert_eq!(room.bytes(), usable);
+        room.ready = 2;
+        room.recyclable = 1;
+        assert_eq!(room.bytes(), 4 * usable);
+        room.free_bytes = 16 * MIB + 8 * MIB - 1;
+        assert_eq!((room.bytes(), room.may_prepare()), (4 * usable, false), "the reserve is not room");
+        room.free_bytes += 1;
+        assert_eq!((room.bytes(), room.may_prepare()), (5 * usable, true));
+        assert!(room.is_enough_for(5 * usable - 8 * MIB) && !room.is_enough_for(5 * usable - 8 * MIB + 1));
+    }
+}

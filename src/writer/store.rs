@@ -1,0 +1,339 @@
+//! The segment files: recovery's leavings are cleared away, segments are prepared ahead, begun, retired and recycled.
+//! Control thread while opening, writer thread afterwards. Decides nothing: that is `segment`'s.
+
+use std::collections::VecDeque;
+use std::io;
+
+use super::config::WriterConfig;
+use super::recover::Recovered;
+use super::segment::{FileName, Live, Room, retire_count};
+use crate::base::Epoch;
+use crate::record::walk::Cursor;
+use crate::record::{SEGMENT_HEADER_BYTES, SegmentHeader};
+use crate::sys::storage::{AlignedBytes, Background, DurableMark, FileId, Storage};
+
+/// The segment that chunks go to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Active {
+    pub(super) file: FileId,
+    pub(super) epoch: Epoch,
+}
+
+/// A segment being filled with zeros.
+#[derive(Clone, Copy, Debug)]
+struct Preparing {
+    number: u64,
+    file: FileId,
+    /// Zeros are written, or being written, before this.
+    zeroed_end: u64,
+    /// All zeros are written and the sync is under way.
+    syncing: bool,
+}
+
+/// All files of one writer.
+pub(super) struct Store {
+    pub(super) storage: Box<dyn Storage>,
+    config: WriterConfig,
+    live: Vec<Live>,
+    ready: VecDeque<u64>,
+    preparing: Option<Preparing>,
+    next_number: u64,
+    next_epoch: Epoch,
+    page: AlignedBytes,
+    free_bytes: u64,
+    /// What followers needed when last looked at.
+    followers_need: Option<Epoch>,
+    /// The disk was full at the last attempt to prepare; not tried again before the next look at it.
+    disk_full: bool,
+}
+
+impl Store {
+    /// Clears away what recovery dropped and what a crash left half done, and makes durable what it kept.
+    pub(super) fn new(mut storage: Box<dyn Storage>, config: WriterConfig, recovered: &Recovered) -> io::Result<Self> {
+        if let Some(newest) = recovered.live.last() {
+            // The process that wrote its end may have died between write and sync.
+            let file = storage.open(&FileName::Segment(newest.epoch).text())?;
+            let synced = storage.sync(file);
+            storage.close(file);
+            synced?;
+        }
+        let mut ready = Vec::new();
+        let mut next_number = 0;
+        for entry in storage.list()? {
+            let remove = match FileName::parse(&entry.name) {
+                Some(FileName::Ready(number)) => {
+                    next_number = next_number.max(number + 1);
+                    let fits = entry.bytes == config.segment_bytes;
+                    if fits {
+                        ready.push(number);
+                    }
+                    !fits
+                }
+                Some(FileName::Preparing(number)) => {
+                    next_number = next_number.max(number + 1);
+                    true
+                }
+                Some(FileName::Retired(_)) => true,
+                Some(FileName::Segment(epoch)) => recovered.report.discarded.contains(&epoch),
+                None => false,
+            };
+            if remove {
+                storage.remove(&entry.name)?;
+            }
+        }
+        // A removed segment must not come back behind the one begun next.
+        storage.sync_dir()?;
+        ready.sort_unstable();
+        let free_bytes = storage.free_bytes()?;
+        Ok(Self {
+            storage,
+            config,
+            live: recovered.live.clone(),
+            ready: ready.into(),
+            preparing: None,
+            next_number,
+            next_epoch: recovered.next_epoch,
+            page: AlignedBytes::zeroed(SEGMENT_HEADER_BYTES),
+            free_bytes,
+            followers_need: None,
+            disk_full: false,
+        })
+    }
+
+    pub(super) fn live(&self) -> &[Live] {
+        &self.live
+    }
+
+    pub(super) fn ready(&self) -> usize {
+        self.ready.len()
+    }
+
+    pub(super) fn free_bytes(&self) -> u64 {
+        self.free_bytes
+    }
+
+    /// Whether a segment can be begun without waiting for one to be prepared.
+    pub(super) fn has_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// Begins the segment after `end` and moves `end` to its start. Everything before must be durable.
+    ///
+    /// The order is what recovery relies on: the header is synced before the file gets its name, and the name before the
+    /// first chunk.
+    pub(super) fn begin_segment(&mut self, end: &mut Cursor, now_unix_ns: u64) -> io::Result<Active> {
+        let number = match self.ready.pop_front() {
+            Some(number) => number,
+            None => self.prepare_now()?,
+        };
+        let name = FileName::Ready(number).text();
+        let header = SegmentHeader {
+            writer: self.config.writer,
+            epoch: self.next_epoch,
+            segment_bytes: self.config.segment_bytes,
+            created_unix_ns: now_unix_ns,
+            previous_epoch: end.epoch,
+            previous_end: end.offset,
+            previous_crc: end.crc,
+            seqs: end.seqs.clone(),
+        };
+        header.encode(self.page.as_mut().try_into().expect("one page"));
+        let file = self.storage.open(&name)?;
+        self.storage.write_at(file, 0, self.page.as_ref())?;
+        self.storage.sync(file)?;
+        self.storage.rename(&name, &FileName::Segment(header.epoch).text())?;
+        self.storage.sync_dir()?;
+        self.next_epoch = Epoch(header.epoch.0 + 1);
+        self.live.push(Live { epoch: header.epoch, bytes: header.segment_bytes, created_unix_ns: now_unix_ns });
+        *end = Cursor::at_start_of(&header);
+        self.mark(end);
+        Ok(Active { file, epoch: header.epoch })
+    }
+
+    /// Tells readers that everything before `end` is durable. They fall behind if it fails, nothing more.
+    pub(super) fn mark(&mut self, end: &Cursor) {
+        let _ = self.storage.set_durable_mark(DurableMark { epoch: end.epoch, end: end.offset });
+    }
+
+    /// Makes a segment ready, waiting for it; its number. May use the disk's reserve: what waits was admitted.
+    fn prepare_now(&mut self) -> io::Result<u64> {
+        if let Some(preparing) = self.preparing {
+            return self.finish_preparing_now(preparing);
+        }
+        let number = self.take_number();
+        let name = FileName::Preparing(number).text();
+        let file = self.storage.create(&name, self.config.segment_bytes)?;
+        let zeroed = self.storage.zero_and_sync(file, self.config.segment_bytes);
+        self.storage.close(file);
+        match zeroed {
+            Ok(()) => {
+                self.storage.rename(&name, &FileName::Ready(number).text())?;
+                Ok(number)
+            }
+            Err(error) => {
+                self.storage.remove(&name)?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Drives the preparation under way to its end.
+    fn finish_preparing_now(&mut self, preparing: Preparing) -> io::Result<u64> {
+        while self.preparing.is_some() {
+            if !self.prepare_step()? {
+                // Nobody to wake this thread: the work itself is waited for.
+                self.storage.wait(-1, std::time::Duration::from_millis(10))?;
+            }
+        }
+        match self.ready.pop_back() {
+            Some(number) => {
+                assert_eq!(number, preparing.number, "the last one ready is the one just prepared");
+                Ok(number)
+            }
+            None => Err(io::Error::from_raw_os_error(libc::ENOSPC)),
+        }
+    }
+
+    fn take_number(&mut self) -> u64 {
+        let number = self.next_number;
+        self.next_number += 1;
+        number
+    }
+
+    /// Starts preparing one more segment if one is wanted and there is room, or takes the next step of the one under
+    /// way; whether anything was done.
+    pub(super) fn prepare_step(&mut self) -> io::Result<bool> {
+        let Some(mut preparing) = self.preparing else { return self.start_preparing() };
+        let Some(result) = self.storage.poll_background() else { return Ok(false) };
+        match result {
+            Ok(()) => {}
+            Err(error) if is_disk_full(&error) => {
+                self.abandon_preparing(preparing)?;
+                return Ok(true);
+            }
+            Err(error) => return Err(error),
+        }
+        if preparing.syncing {
+            self.storage.close(preparing.file);
+            let (from, to) = (FileName::Preparing(preparing.number), FileName::Ready(preparing.number));
+            self.storage.rename(&from.text(), &to.text())?;
+            self.ready.push_back(preparing.number);
+            self.preparing = None;
+            return Ok(true);
+        }
+        self.zero_more(&mut preparing)?;
+        self.preparing = Some(preparing);
+        Ok(true)
+    }
+
+    fn start_preparing(&mut self) -> io::Result<bool> {
+        if self.ready.len() >= self.config.segments_ahead || self.disk_full || !self.room(0, 0).may_prepare() {
+            return Ok(false);
+        }
+        let number = self.take_number();
+        let file = match self.storage.create(&FileName::Preparing(number).text(), self.config.segment_bytes) {
+            Ok(file) => file,
+            Err(error) if is_disk_full(&error) => {
+                self.disk_full = true;
+                return Ok(false);
+            }
+            Err(error) => return Err(error),
+        };
+        self.free_bytes = self.free_bytes.saturating_sub(self.config.segment_bytes);
+        let mut preparing = Preparing { number, file, zeroed_end: 0, syncing: false };
+        self.zero_more(&mut preparing)?;
+        self.preparing = Some(preparing);
+        Ok(true)
+    }
+
+    /// Starts the next background step: zeros, or the sync once all are written.
+    fn zero_more(&mut self, preparing: &mut Preparing) -> io::Result<()> {
+        let rest = self.config.segment_bytes - preparing.zeroed_end;
+        if rest == 0 {
+            preparing.syncing = true;
+            return self.storage.start_background(Background::Sync { file: preparing.file });
+        }
+        let bytes = rest.min(Background::ZERO_BYTES_MAX as u64) as usize;
+        let (file, offset) = (preparing.file, preparing.zeroed_end);
+        preparing.zeroed_end += bytes as u64;
+        self.storage.start_background(Background::Zero { file, offset, bytes })
+    }
+
+    fn abandon_preparing(&mut self, preparing: Preparing) -> io::Result<()> {
+        self.preparing = None;
+        self.disk_full = true;
+        self.storage.close(preparing.file);
+        self.storage.remove(&FileName::Preparing(preparing.number).text())
+    }
+
+    /// Looks at the disk again.
+    pub(super) fn look_at_disk(&mut self) -> io::Result<()> {
+        self.free_bytes = self.storage.free_bytes()?;
+        if self.config.retention_bytes.is_some() {
+            self.followers_need = self.storage.followers_need()?;
+        }
+        self.disk_full = false;
+        Ok(())
+    }
+
+    /// The room for chunks when the next one goes to `active_offset` and `buffered_bytes` may come.
+    pub(super) fn room(&self, active_offset: u64, buffered_bytes: u64) -> Room {
+        let retention = self.config.retention();
+        let extra_bytes = buffered_bytes + self.config.segment_bytes;
+        let recyclable = retire_count(&self.live, extra_bytes, retention, 0, self.followers_need);
+        Room {
+            segment_bytes: self.config.segment_bytes,
+            chunk_bytes_max: self.config.chunk_bytes_max as u64,
+            active_offset,
+            ready: self.ready.len() as u64,
+            recyclable: recyclable as u64,
+            free_bytes: if self.disk_full { 0 } else { self.free_bytes },
+            reserve_bytes: self.config.reserve_bytes,
+        }
+    }
+
+    /// Retires what retention asks for; how many segments.
+    pub(super) fn retire(&mut self, now_unix_ns: u64) -> io::Result<usize> {
+        let retention = self.config.retention();
+        if retire_count(&self.live, 0, retention, now_unix_ns, None) == 0 {
+            return Ok(0);
+        }
+        let followers_need = self.storage.followers_need()?;
+        let count = retire_count(&self.live, 0, retention, now_unix_ns, followers_need);
+        for retired in 0..count {
+            if !self.retire_oldest()? {
+                return Ok(retired);
+            }
+        }
+        Ok(count)
+    }
+
+    /// Retires the oldest segment; false if a follower turned up that needs it.
+    fn retire_oldest(&mut self) -> io::Result<bool> {
+        let oldest = self.live[0];
+        let (segment, retired) = (FileName::Segment(oldest.epoch).text(), FileName::Retired(oldest.epoch).text());
+        self.storage.rename(&segment, &retired)?;
+        // A follower registers and then looks whether its segment is there; here the name goes and then the followers
+        // are looked at. One of the two sees the other.
+        if self.storage.followers_need()?.is_some_and(|needed| needed <= oldest.epoch) {
+            self.storage.rename(&retired, &segment)?;
+            return Ok(false);
+        }
+        // Before its bytes change: after a crash the old name over new bytes would be a damaged segment.
+        self.storage.sync_dir()?;
+        self.live.remove(0);
+        if self.ready.len() < self.config.segments_ahead && oldest.bytes == self.config.segment_bytes {
+            let number = self.take_number();
+            self.storage.rename(&retired, &FileName::Ready(number).text())?;
+            self.ready.push_back(number);
+        } else {
+            self.storage.remove(&retired)?;
+        }
+        Ok(true)
+    }
+}
+
+/// Whether an error says that the disk, or this user's part of it, is full.
+pub(super) fn is_disk_full(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT))
+}

@@ -1,0 +1,189 @@
+//! The command line from outside: which source of a setting wins, what is refused with which code, how output ends.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+
+/// The binary, without settings of whoever runs the tests.
+fn tidegate(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("TIDEGATE_") {
+            command.env_remove(name);
+        }
+    }
+    command.args(arguments);
+    command
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+fn settings(command: &mut Command) -> Value {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let mut plan: Value = serde_json::from_slice(&output.stdout).unwrap();
+    plan["settings"].take()
+}
+
+fn assert_refused(output: &Output, code: i32, message: &str) {
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{said}");
+    assert!(said.contains(message), "{said}");
+    assert!(output.stdout.is_empty());
+}
+
+#[test]
+fn flags_win_over_environment_over_file_over_default() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("tidegate.toml");
+    std::fs::write(&file, "ack = \"memory\"\nidle_timeout = \"11s\"\nsegment_bytes = \"16MiB\"\n").unwrap();
+    let file = file.to_str().unwrap();
+    let plan = || tidegate(&["plan", "--json"]);
+
+    assert_eq!(settings(&mut plan())["ack"], "durable");
+    assert_eq!(settings(plan().args(["--config", file]))["ack"], "memory");
+    assert_eq!(settings(plan().env("TIDEGATE_CONFIG", file))["ack"], "memory");
+    assert_eq!(settings(plan().args(["--config", file]).env("TIDEGATE_ACK", "written"))["ack"], "written");
+    let all = settings(plan().args(["--config", file, "--ack", "durable"]).env("TIDEGATE_ACK", "written"));
+    assert_eq!(all["ack"], "durable");
+    assert_eq!((&all["idle_timeout"], &all["segment_bytes"]), (&"11s".into(), &"16MiB".into()), "the rest stays");
+    let listed = settings(plan().env("TIDEGATE_LISTEN", "127.0.0.1:1,127.0.0.1:2"));
+    assert_eq!(listed["listen"], "127.0.0.1:1,127.0.0.1:2");
+}
+
+#[test]
+fn a_refusal_names_what_was_given_where_and_the_fix() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("tidegate.toml");
+    std::fs::write(&file, "segments_ahead = 1\n").unwrap();
+    let file = file.to_str().unwrap();
+    for command in ["plan", "serve"] {
+        let run = |arguments: &[&str]| tidegate(&[command]).args(arguments).output().unwrap();
+        assert_refused(
+            &run(&["--listen", "0.0.0.0:0"]),
+            2,
+            "--listen 0.0.0.0:0: other hosts could store events without",
+        );
+        assert_refused(&run(&["--config", file]), 2, &format!("segments_ahead = 1 in {file}: give 2 to 64"));
+        assert_refused(&run(&["--config", "/no/such.toml"]), 2, "--config /no/such.toml: No such file or directory");
+        assert_refused(&run(&["--shards", "0"]), 2, "invalid value '0' for '--shards <N>': expected auto or a number");
+        assert_refused(&run(&["--no-such-flag"]), 2, "unexpected argument '--no-such-flag'");
+        assert_refused(&run(&["--control-core", "1023"]), 2, "--control-core 1023: core 1023 is offline, not there");
+        let variable = tidegate(&[command]).env("TIDEGATE_SEGMENTS_AHEAD", "65").output().unwrap();
+        assert_refused(&variable, 2, "TIDEGATE_SEGMENTS_AHEAD=65: give 2 to 64");
+    }
+}
+
+#[test]
+fn a_host_that_cannot_is_refused_with_3() {
+    for command in ["plan", "serve"] {
+        let script = format!("ulimit -l 64 && exec {} {command}", env!("CARGO_BIN_EXE_tidegate"));
+        let output = Command::new("sh").args(["-c", &script]).output().unwrap();
+        assert_refused(&output, 3, "memlock is 64KiB; 512KiB needed: run `ulimit -l unlimited`");
+    }
+}
+
+#[test]
+fn a_misspelt_variable_is_told_and_the_plan_still_shown() {
+    let output = tidegate(&["plan"]).env("TIDEGATE_SHRADS", "3").output().unwrap();
+    assert!(output.status.success());
+    assert!(text(&output.stderr).contains("TIDEGATE_SHRADS is set, but there is no such setting"));
+    let table = text(&output.stdout);
+    for row in ["shards", "writers", "control", "memory", "memlock", "log", "ack", "limits", "listen", "admin"] {
+        assert!(table.lines().any(|line| line.trim_start().starts_with(row)), "{row}: {table}");
+    }
+}
+
+#[test]
+fn a_plan_leaves_nothing_behind() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("log");
+    assert!(tidegate(&["plan", "--data", data.to_str().unwrap()]).output().unwrap().status.success());
+    assert!(!data.exists());
+}
+
+#[test]
+fn help_and_version_go_to_stdout() {
+    for (flag, part) in [("--help", "Usage: tidegate <COMMAND>"), ("--version", env!("CARGO_PKG_VERSION"))] {
+        let output = tidegate(&[flag]).output().unwrap();
+        assert!(output.status.success() && text(&output.stdout).contains(part), "{flag}");
+    }
+}
+
+#[test]
+fn a_closed_stdout_is_no_failure() {
+    // The pipe's reader is gone before anything is written.
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let output = tidegate(&["plan"]).stdout(Stdio::from(writer)).stderr(Stdio::piped()).output().unwrap();
+    assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), String::new()));
+}
+
+#[test]
+fn without_arguments_it_serves_says_its_plan_and_stops_when_asked() {
+    let directory = tempfile::tempdir().unwrap();
+    let free_address = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let (listen, admin) = (free_address(), free_address());
+    let mut server = tidegate(&[])
+        .env("TIDEGATE_DATA", directory.path())
+        .env("TIDEGATE_LISTEN", &listen)
+        .env("TIDEGATE_ADMIN", &admin)
+        .env("TIDEGATE_SHARDS", "1")
+        .env("TIDEGATE_SEGMENT_BYTES", "8MiB")
+        .env("TIDEGATE_RESERVE_BYTES", "0")
+        .env("TIDEGATE_LOG_BUFFER_BYTES", "8MiB")
+        .env("TIDEGATE_POOL_BYTES", "4MiB")
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(server.stderr.take().unwrap()).lines().map_while(Result::ok);
+    let curl = lines.find(|line| line.starts_with("Try: curl ")).expect("a line to try");
+    assert!(curl.contains(&listen), "{curl}");
+    wait_until_ready(&admin);
+
+    let other = directory.path().join("other");
+    let second =
+        tidegate(&["serve", "--admin", &admin, "--listen", &free_address(), "--data"]).arg(other).output().unwrap();
+    assert_ne!(second.status.code(), Some(0), "the admin port is taken");
+    let said = text(&second.stderr);
+    assert!(said.contains(&format!("--admin {admin}: Address already in use")), "{said}");
+
+    let kill = format!("kill -TERM {}", server.id());
+    assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+    assert_eq!(server.wait().unwrap().code(), Some(0), "{}", lines.collect::<Vec<_>>().join("\n"));
+}
+
+/// Asks /ready until it is, as often as it takes a slow machine to start; each look is a round trip.
+fn wait_until_ready(admin: &str) {
+    for _ in 0..1_000_000 {
+        let Ok(mut stream) = TcpStream::connect(admin) else { continue };
+        let mut answer = String::new();
+        let asked = stream.write_all(b"GET /ready HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n");
+        if asked.is_ok() && stream.read_to_string(&mut answer).is_ok() && answer.starts_with("HTTP/1.1 200") {
+            return;
+        }
+    }
+    panic!("{admin} never became ready");
+}
+
+#[test]
+fn the_documentation_lists_every_setting_with_its_default() {
+    let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/CONFIGURATION.md")).unwrap();
+    let defaults = tidegate::control::Config::default().effective();
+    for (key, default) in &defaults {
+        let row = page.lines().find(|line| line.starts_with(&format!("| `{key}` |")));
+        let row = row.unwrap_or_else(|| panic!("{key} is not documented"));
+        let flag = format!("`--{}`", key.replace('_', "-"));
+        let variable = format!("`TIDEGATE_{}`", key.to_ascii_uppercase());
+        for part in [flag, variable, format!("| `{default}` |")] {
+            assert!(row.contains(&part), "{key}: {part} is not in {row}");
+        }
+    }
+    let rows = page.lines().filter(|line| line.starts_with("| `")).count();
+    assert_eq!(rows, defaults.len(), "a row for a setting that is not there");
+}
