@@ -15,7 +15,7 @@ use tidegate::writer::{OpenError, Turn, WriterConfig};
 
 const SHARDS: u16 = 3;
 /// Simulated runs; each holds several boots, crashes and recoveries.
-const RUNS: u64 = 3000;
+const RUNS: u64 = 1000;
 
 fn config() -> WriterConfig {
     small(Path::new("simulated"))
