@@ -23,6 +23,9 @@ use crate::base::{CHUNK_BYTES_MAX, Epoch, PAGE_BYTES, Seq, ShardId, WriterId};
 /// Bytes a [`Walker`]'s buffer must have: the longest chunk.
 pub const WALK_BUFFER_BYTES_MIN: usize = CHUNK_BYTES_MAX;
 
+/// What padding is compared with; it is always shorter than a page.
+static ZEROS: [u8; PAGE_BYTES] = [0; PAGE_BYTES];
+
 /// A place between two chunks of one writer's log, with all that the next chunk must continue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cursor {
@@ -283,7 +286,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Walker<B> {
         if crc32c(payload) != header.payload_crc {
             return Ok(Step::Stop(Fault::Payload));
         }
-        if padding.iter().any(|byte| *byte != 0) {
+        if padding != &ZEROS[..padding.len()] {
             return Ok(Step::Stop(Fault::Padding));
         }
         if let Err(fault) = Records::check(payload, header.events) {

@@ -162,6 +162,9 @@ impl Writer {
     /// # Errors
     /// As [`Writer::run`].
     pub fn turn(&mut self, now: Now) -> Result<Turn, WriterFailure> {
+        if let Some(failure) = self.status.failure() {
+            return Err(failure);
+        }
         self.keep_house(now)?;
         if !self.take_ready(now)? {
             self.mark_durable(now, true);

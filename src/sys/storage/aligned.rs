@@ -10,6 +10,7 @@ use crate::base::PAGE_BYTES;
 pub struct AlignedBytes {
     base: NonNull<u8>,
     bytes: usize,
+    allocation: NonNull<u8>,
 }
 
 // SAFETY: the buffer is owned like a Box<[u8]>; nothing else points to it.
@@ -21,23 +22,29 @@ impl AlignedBytes {
     /// A zeroed buffer of `bytes` bytes, a multiple of [`PAGE_BYTES`] above 0.
     #[must_use]
     pub fn zeroed(bytes: usize) -> Self {
+        assert!(bytes > 0 && bytes.is_multiple_of(PAGE_BYTES), "{bytes} is not a whole number of pages");
         let layout = Self::layout(bytes);
-        // SAFETY: the layout's size is not 0, asserted in `layout`.
-        let base = unsafe { alloc_zeroed(layout) };
-        let Some(base) = NonNull::new(base) else { handle_alloc_error(layout) };
-        Self { base, bytes }
+        // SAFETY: the layout's size is not 0, asserted above.
+        let allocation = unsafe { alloc_zeroed(layout) };
+        let Some(allocation) = NonNull::new(allocation) else { handle_alloc_error(layout) };
+        let lead = allocation.as_ptr().align_offset(PAGE_BYTES);
+        assert!(lead < PAGE_BYTES, "a byte pointer can be aligned");
+        // SAFETY: the allocation is a page longer than the buffer.
+        let base = unsafe { allocation.add(lead) };
+        Self { base, bytes, allocation }
     }
 
+    /// A page more than asked for, and aligned by hand: an aligned allocation is zeroed by writing to it, which touches
+    /// megabytes that may never be used, where an ordinary one comes zeroed from the kernel.
     fn layout(bytes: usize) -> Layout {
-        assert!(bytes > 0 && bytes.is_multiple_of(PAGE_BYTES), "{bytes} is not a whole number of pages");
-        Layout::from_size_align(bytes, PAGE_BYTES).expect("far below isize::MAX")
+        Layout::from_size_align(bytes + PAGE_BYTES, 1).expect("far below isize::MAX")
     }
 }
 
 impl Drop for AlignedBytes {
     fn drop(&mut self) {
         // SAFETY: allocated in `zeroed` with this layout and freed once.
-        unsafe { dealloc(self.base.as_ptr(), Self::layout(self.bytes)) };
+        unsafe { dealloc(self.allocation.as_ptr(), Self::layout(self.bytes)) };
     }
 }
 
