@@ -124,7 +124,7 @@ fn only_the_first_hundred_errors_are_listed() {
 #[test]
 fn what_follows_a_valid_event_does_not_take_it_down() {
     let server = Server::shared();
-    for body in ["[{},", "[{}", "{\"a\":1}}", "{\"a\":1} {\"b\":2}", "[{}] x", "[{} {}]"] {
+    for body in ["[{},", "[{}", "[{}] x", "[{} {}]"] {
         let json = assert_accepted(server.ask(&post_json(body)), 1, 1);
         assert_eq!(json["data"]["errors"][0]["index"], 1, "{body}: {json}");
     }
@@ -133,7 +133,9 @@ fn what_follows_a_valid_event_does_not_take_it_down() {
 #[test]
 fn what_holds_no_valid_event_is_refused() {
     let server = Server::shared();
-    for body in ["{", "nope", "1", "\"text\"", "null", "[1]", "[{]", "{\"a\":\"\u{1}\"}"] {
+    for body in
+        ["{", "nope", "1", "\"text\"", "null", "[1]", "[{]", "{\"a\":1}}", "{\"a\":1} {\"b\":2}", "{\"a\":\"\u{1}\"}"]
+    {
         server.ask(&post_json(body)).expect_error(400, "INVALID_JSON");
     }
     for body in [&b"{\"a\":\"\xff\"}"[..], b"{\"a\":\"\xed\xa0\x80\"}", b"\xef\xbb\xbf{}"] {
