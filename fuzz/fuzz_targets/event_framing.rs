@@ -28,7 +28,7 @@ struct Sink {
 impl EventSink for Sink {
     fn event(&mut self, event: &mut [u8]) -> Placed {
         self.offers += 1;
-        if self.offers % self.full_every == 0 {
+        if self.offers.is_multiple_of(self.full_every) {
             return Placed::NoRoom;
         }
         assert!(!event.is_empty() && event.len() <= EVENT_BYTES_MAX);
