@@ -245,11 +245,13 @@ impl Body {
         match (self.target, &self.decoder) {
             (Target::Skip, _) => Ok(data.len()),
             (_, Some(_)) => self.decode(data, ctx),
-            (_, None) => self.take_plain(data, ctx),
+            // The last bytes of the body are known to be the last: an event that ends with them need not be kept aside
+            // to see whether it goes on.
+            (_, None) => self.take_plain(data, self.framing.is_done(), ctx),
         }
     }
 
-    fn take_plain(&mut self, data: &mut [u8], ctx: &mut Context) -> Result<usize, HttpError> {
+    fn take_plain(&mut self, data: &mut [u8], is_last: bool, ctx: &mut Context) -> Result<usize, HttpError> {
         if self.target == Target::Echo {
             if self.kept.bytes().len() + data.len() > ctx.limits.event_bytes_max {
                 return Err(HttpError {
@@ -260,7 +262,7 @@ impl Body {
             return if self.kept.extend(&mut ctx.pool, data) { Ok(data.len()) } else { Err(POOL_EXHAUSTED) };
         }
         let fed = self.with_sink(ctx, |splitter, carry, sink| {
-            let fed = splitter.feed(data, carry, sink);
+            let fed = if is_last { splitter.feed_last(data, carry, sink) } else { splitter.feed(data, carry, sink) };
             (fed.consumed, fed.stop)
         });
         outcome(fed.1).map(|()| fed.0)
@@ -288,7 +290,7 @@ impl Body {
                 });
             }
             let fresh = &mut window[..decoded.produced];
-            let taken = self.take_plain(fresh, ctx)?;
+            let taken = self.take_plain(fresh, false, ctx)?;
             if taken < fresh.len() {
                 return if self.backlog.extend(&mut ctx.pool, &fresh[taken..]) {
                     Ok(used)
@@ -309,7 +311,7 @@ impl Body {
         }
         let mut backlog = std::mem::take(&mut self.backlog);
         let from = self.backlog_used;
-        let taken = self.take_plain(&mut backlog.bytes_mut()[from..], ctx);
+        let taken = self.take_plain(&mut backlog.bytes_mut()[from..], false, ctx);
         self.backlog = backlog;
         self.backlog_used += taken?;
         if self.backlog_used < self.backlog.bytes().len() {

@@ -9,21 +9,23 @@
 //!
 //! [`Conversation`]: super::conversation::Conversation
 
+mod finish;
+mod receive;
+
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::connection::{Connection, HeldRuns, Receive, Stage, Stall};
+use super::connection::{Connection, HeldRuns, Stage, Stall};
 use super::context::Context;
-use super::conversation::{Next, Wants};
 use super::deadlines::{Deadlines, TICK};
 use super::peers::Peers;
 use crate::base::{AckLevel, Seq, ShardId};
 use crate::handoff::{Bell, WriterState};
-use crate::sys::uring::{Completion, ProvidedBuffers, Ring, Run, Slot, Wait};
+use crate::sys::uring::{Completion, ProvidedBuffers, Ring, Run, Wait};
 
 /// The buffer group of the provided buffers.
 pub(super) const GROUP: u16 = 0;
@@ -239,261 +241,6 @@ impl Turn {
         if completion.more() { Ok(()) } else { self.ring.poll_multi(self.bell.fd(), tag(Op::Bell, 0, 0)) }
     }
 
-    // --- connections come -------------------------------------------------------------------------------------------
-
-    fn arm_accept(&mut self, listener: usize) -> io::Result<()> {
-        self.ring.accept(self.listeners[listener].as_fd(), tag(Op::Accept, 0, listener as u32))
-    }
-
-    fn accepted(&mut self, completion: &Completion, listener: usize) -> io::Result<()> {
-        if completion.result < 0 {
-            // ENFILE: the slots are used up, and the kernel has closed the connection. Whatever it is, trying again at
-            // once would spin; the next tick is soon enough.
-            self.accept_retry |= !self.ctx.draining;
-            return Ok(());
-        }
-        let slot = completion.result as u32;
-        self.ctx.metrics().connections_accepted.add(1);
-        if !completion.more() && !self.ctx.draining {
-            self.arm_accept(listener)?;
-        }
-        let peers = Arc::clone(&self.peers);
-        match peers.place(self.ctx.shard) {
-            None => self.open_connection(slot),
-            Some((shard, ring)) => {
-                self.ctx.metrics().connections_moved.add(1);
-                self.connection(slot).stage = Stage::Leaving;
-                self.ring.send_slot(Slot(slot), ring, tag(Op::Incoming, 0, 0), tag(Op::Move, shard.0.into(), slot))
-            }
-        }
-    }
-
-    fn arrived(&mut self, completion: &Completion) -> io::Result<()> {
-        match u32::try_from(completion.result) {
-            Ok(slot) => self.open_connection(slot),
-            Err(_) => Ok(()),
-        }
-    }
-
-    fn moved(&mut self, completion: &Completion, shard: ShardId, slot: u32) -> io::Result<()> {
-        if completion.result < 0 {
-            // The other shard has no slot left or is gone: the connection was counted there and ends here.
-            self.peers.closed(shard);
-            self.ctx.metrics().connections_refused.add(1);
-        }
-        self.ring.close(Slot(slot), tag(Op::Close, MOVED, slot))
-    }
-
-    fn open_connection(&mut self, slot: u32) -> io::Result<()> {
-        self.open += 1;
-        self.connection(slot).open();
-        if self.open > self.ctx.limits.connections_per_shard_max {
-            self.ctx.metrics().connections_refused.add(1);
-            let connection = &mut self.connections[slot as usize];
-            connection.conversation.refuse_connection(&mut self.ctx);
-            self.touch(slot);
-            return Ok(());
-        }
-        self.arm_receive(slot)?;
-        self.deadlines.set(slot as usize, self.ctx.limits.idle_timeout);
-        if self.ctx.draining {
-            self.deadlines.set(slot as usize, DRAIN_GRACE);
-        }
-        Ok(())
-    }
-
-    fn connection(&mut self, slot: u32) -> &mut Connection {
-        while self.connections.len() <= slot as usize {
-            self.connections.push(Connection::new(Slot(self.connections.len() as u32)));
-        }
-        &mut self.connections[slot as usize]
-    }
-
-    // --- bytes come -------------------------------------------------------------------------------------------------
-
-    fn arm_receive(&mut self, slot: u32) -> io::Result<()> {
-        let connection = &mut self.connections[slot as usize];
-        debug_assert_eq!(connection.receive, Receive::Off);
-        connection.receive = Receive::Armed;
-        self.ring.receive(Slot(slot), GROUP, self.bundles, tag(Op::Receive, connection.generation, slot))
-    }
-
-    fn received(&mut self, completion: &Completion, generation: u32, slot: u32) -> io::Result<()> {
-        let connection = &mut self.connections[slot as usize];
-        assert_eq!(connection.generation, generation, "a slot is free only when its requests have completed");
-        if !completion.more() {
-            connection.receive = Receive::Off;
-        }
-        if let Some(first) = completion.buffer() {
-            let bytes = completion.result.max(0) as usize;
-            let mut runs = std::mem::take(&mut self.runs);
-            self.buffers.take(first, bytes, &mut runs);
-            self.ctx.metrics().received_bytes.add(bytes as u64);
-            for run in runs.drain(..) {
-                self.take_run(slot, run)?;
-            }
-            self.runs = runs;
-        }
-        match completion.result {
-            1.. => {}
-            0 => self.peer_ended(slot),
-            error if error == -libc::ENOBUFS => {
-                self.ctx.metrics().receive_buffers_empty.add(1);
-                let connection = &mut self.connections[slot as usize];
-                if connection.stage == Stage::Open && connection.receive == Receive::Off {
-                    connection.receive = Receive::Parked;
-                    self.parked.push_back((slot, generation));
-                }
-            }
-            error if error == -libc::ECANCELED => {}
-            // Reset, timed out, unreachable: nobody is left to answer.
-            _ => self.shut(slot)?,
-        }
-        self.touch(slot);
-        Ok(())
-    }
-
-    /// Takes one run of received bytes: to be parsed now, or kept behind what already waits, or dropped.
-    fn take_run(&mut self, slot: u32, mut run: Run) -> io::Result<()> {
-        let connection = &mut self.connections[slot as usize];
-        if run.bytes() == 0 || !matches!(connection.stage, Stage::Open) {
-            connection.lingered_bytes += run.bytes();
-            self.buffers.give_back(run);
-            return Ok(());
-        }
-        match connection.stall {
-            Stall::None => {}
-            Stall::NoRoom => {
-                self.held.push(&mut connection.leftover, run);
-                return Ok(());
-            }
-            Stall::Replies => return self.copy_aside(slot, run),
-        }
-        let input = self.buffers.bytes_of(&run);
-        let (consumed, next) = connection.conversation.consume(input, &mut self.ctx);
-        run.advance(consumed);
-        match next {
-            Next::Read => self.buffers.give_back(run),
-            Next::Close => {
-                connection.lingered_bytes += run.bytes();
-                self.buffers.give_back(run);
-            }
-            Next::WaitForRoom => {
-                self.held.push(&mut connection.leftover, run);
-                self.stall(slot, Stall::NoRoom)?;
-            }
-            Next::WaitForReplies => {
-                self.stall(slot, Stall::Replies)?;
-                self.copy_aside(slot, run)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn stall(&mut self, slot: u32, stall: Stall) -> io::Result<()> {
-        let connection = &mut self.connections[slot as usize];
-        connection.stall = stall;
-        if stall == Stall::NoRoom {
-            self.ctx.metrics().no_room_stalls.add(1);
-            self.no_room.push_back((slot, connection.generation));
-        }
-        self.end_receive(slot)
-    }
-
-    fn end_receive(&mut self, slot: u32) -> io::Result<()> {
-        let connection = &mut self.connections[slot as usize];
-        if connection.receive == Receive::Armed {
-            connection.receive = Receive::Ending;
-            connection.pending += 1;
-            let target = tag(Op::Receive, connection.generation, slot);
-            self.ring.cancel(target, tag(Op::Side, connection.generation, slot))?;
-        }
-        Ok(())
-    }
-
-    /// Copies a run into the connection's own block, so that a peer that does not read holds no shared buffer.
-    fn copy_aside(&mut self, slot: u32, run: Run) -> io::Result<()> {
-        let leftover = &mut self.connections[slot as usize].leftover;
-        let bytes = self.buffers.bytes_of(&run);
-        let kept = match &mut leftover.copied {
-            None => self.ctx.pool.take(bytes.len()).map(|block| (block, 0..0)),
-            copied => {
-                let (mut block, range) = copied.take().expect("just seen");
-                let wanted = range.end + bytes.len();
-                if wanted <= COPIED_BYTES_MAX && self.ctx.pool.grow(&mut block, range.end, wanted) {
-                    Some((block, range))
-                } else {
-                    self.ctx.pool.give_back(block);
-                    None
-                }
-            }
-        };
-        leftover.copied = kept.map(|(mut block, range)| {
-            let end = range.end + bytes.len();
-            block.bytes_mut()[range.end..end].copy_from_slice(bytes);
-            (block, range.start..end)
-        });
-        self.buffers.give_back(run);
-        // Without the bytes the talk cannot go on: the connection pays for the pool it has used up.
-        if leftover.copied.is_none() { self.shut(slot) } else { Ok(()) }
-    }
-
-    /// Goes on with a connection that was stalled.
-    fn resume(&mut self, slot: u32) -> io::Result<()> {
-        let connection = &mut self.connections[slot as usize];
-        if connection.stage != Stage::Open && connection.stage != Stage::HalfClosed {
-            return Ok(());
-        }
-        connection.stall = Stall::None;
-        self.touch(slot);
-        loop {
-            let connection = &mut self.connections[slot as usize];
-            let next = if let Some((mut block, range)) = connection.leftover.copied.take() {
-                let (consumed, next) =
-                    connection.conversation.consume(&mut block.bytes_mut()[range.clone()], &mut self.ctx);
-                if matches!(next, Next::WaitForRoom | Next::WaitForReplies) {
-                    connection.leftover.copied = Some((block, range.start + consumed..range.end));
-                } else {
-                    self.ctx.pool.give_back(block);
-                }
-                next
-            } else if let Some(mut run) = self.held.pop(&mut connection.leftover) {
-                let (consumed, next) = connection.conversation.consume(self.buffers.bytes_of(&run), &mut self.ctx);
-                run.advance(consumed);
-                if matches!(next, Next::WaitForRoom | Next::WaitForReplies) {
-                    self.held.push_front(&mut connection.leftover, run);
-                } else {
-                    self.buffers.give_back(run);
-                }
-                next
-            } else {
-                // Something may be waiting in the talk itself: a body that is over but not yet placed.
-                let (_, next) = connection.conversation.consume(&mut [], &mut self.ctx);
-                if next == Next::Read {
-                    return Ok(());
-                }
-                next
-            };
-            match next {
-                Next::Read => {}
-                Next::Close => return Ok(()),
-                Next::WaitForRoom => return self.stall(slot, Stall::NoRoom),
-                Next::WaitForReplies => return self.stall(slot, Stall::Replies),
-            }
-        }
-    }
-
-    fn peer_ended(&mut self, slot: u32) {
-        let connection = &mut self.connections[slot as usize];
-        if connection.stage == Stage::Open {
-            connection.stage = Stage::HalfClosed;
-        } else if connection.stage == Stage::Lingering {
-            connection.lingered_bytes = LINGER_BYTES_MAX;
-        }
-    }
-
-    // --- the writer -------------------------------------------------------------------------------------------------
-
     fn take_settled(&mut self) -> io::Result<bool> {
         let settled = self.ctx.placer.take_settled();
         if settled {
@@ -539,8 +286,6 @@ impl Turn {
             }
         }
     }
-
-    // --- time -------------------------------------------------------------------------------------------------------
 
     fn enforce_deadlines(&mut self) -> io::Result<()> {
         let mut due = std::mem::take(&mut self.due);
@@ -605,195 +350,6 @@ impl Turn {
         connections_gone && (chunks_gone || self.poisoned)
     }
 
-    // --- answers and ends -------------------------------------------------------------------------------------------
-
-    fn touch(&mut self, slot: u32) {
-        let connection = &mut self.connections[slot as usize];
-        if !std::mem::replace(&mut connection.touched, true) {
-            self.touched.push(slot);
-        }
-    }
-
-    /// Brings every touched connection to rest: sends, resumes, re-arms, closes, sets its deadline.
-    fn look_after_touched(&mut self) -> io::Result<()> {
-        let mut index = 0;
-        while index < self.touched.len() {
-            let slot = self.touched[index];
-            index += 1;
-            self.connections[slot as usize].touched = false;
-            self.look_after(slot)?;
-        }
-        self.touched.clear();
-        Ok(())
-    }
-
-    fn look_after(&mut self, slot: u32) -> io::Result<()> {
-        let connection = &mut self.connections[slot as usize];
-        match connection.stage {
-            Stage::Free | Stage::Leaving => return Ok(()),
-            Stage::Closing => return self.close_if_quiet(slot),
-            Stage::Lingering => {
-                if connection.lingered_bytes >= LINGER_BYTES_MAX {
-                    return self.shut(slot);
-                }
-                return if connection.receive == Receive::Off { self.arm_receive(slot) } else { Ok(()) };
-            }
-            Stage::Open | Stage::HalfClosed => {}
-        }
-        if !connection.sending
-            && let Some((offset, bytes)) = connection.conversation.replies().sendable()
-        {
-            connection.sending = true;
-            self.ring.send(Slot(slot), offset, bytes, tag(Op::Send, connection.generation, slot))?;
-        }
-        let connection = &mut self.connections[slot as usize];
-        if connection.stall == Stall::Replies && connection.conversation.replies_have_room() {
-            self.resume(slot)?;
-        }
-        let connection = &mut self.connections[slot as usize];
-        if connection.conversation.is_over() && connection.conversation.replies().is_empty() && !connection.sending {
-            return if connection.stage == Stage::HalfClosed { self.shut(slot) } else { self.linger(slot) };
-        }
-        if connection.stage == Stage::HalfClosed
-            && connection.stall == Stall::None
-            && connection.leftover.is_empty()
-            && connection.conversation.replies().is_empty()
-            && !connection.sending
-        {
-            // Nothing more can come, and nothing is owed: a request cut short has no answer that anybody waits for.
-            return self.shut(slot);
-        }
-        if connection.stage == Stage::Open
-            && connection.receive == Receive::Off
-            && connection.stall == Stall::None
-            && !connection.conversation.is_over()
-        {
-            self.arm_receive(slot)?;
-        }
-        self.set_deadline(slot);
-        Ok(())
-    }
-
-    fn set_deadline(&mut self, slot: u32) {
-        let connection = &mut self.connections[slot as usize];
-        let limits = &self.ctx.limits;
-        let wants = if connection.stall == Stall::NoRoom { Wants::Nothing } else { connection.conversation.wants() };
-        let after = match wants {
-            Wants::Nothing => return self.deadlines.clear(slot as usize),
-            Wants::Unchanged => return,
-            Wants::Request if self.ctx.draining => DRAIN_GRACE,
-            Wants::Request => limits.idle_timeout,
-            Wants::Head => limits.head_timeout,
-            Wants::Body => limits.body_timeout,
-            Wants::Reader => limits.send_timeout,
-        };
-        self.deadlines.set(slot as usize, after);
-    }
-
-    fn sent(&mut self, completion: &Completion, generation: u32, slot: u32) -> io::Result<()> {
-        let connection = &mut self.connections[slot as usize];
-        assert_eq!(connection.generation, generation, "a slot is free only when its requests have completed");
-        connection.sending = false;
-        if completion.result > 0 {
-            let bytes = completion.result as usize;
-            connection.conversation.sent(bytes, &mut self.ctx.pool);
-            self.ctx.metrics().sent_bytes.add(bytes as u64);
-        } else if completion.result != -libc::EAGAIN && completion.result != -libc::EINTR {
-            self.shut(slot)?;
-        }
-        self.touch(slot);
-        Ok(())
-    }
-
-    fn side_done(&mut self, generation: u32, slot: u32) -> io::Result<()> {
-        if slot != u32::MAX {
-            let connection = &mut self.connections[slot as usize];
-            assert_eq!(connection.generation, generation, "a slot is free only when its requests have completed");
-            connection.pending -= 1;
-            self.touch(slot);
-        }
-        Ok(())
-    }
-
-    /// The last answer has left: say so to the peer and drop what still comes.
-    fn linger(&mut self, slot: u32) -> io::Result<()> {
-        let connection = &mut self.connections[slot as usize];
-        connection.stage = Stage::Lingering;
-        connection.pending += 1;
-        let generation = connection.generation;
-        self.drop_leftover(slot);
-        self.deadlines.set(slot as usize, LINGER);
-        self.ring.shutdown_write(Slot(slot), tag(Op::Side, generation, slot))
-    }
-
-    /// Ends a connection now, whatever it was doing.
-    fn shut(&mut self, slot: u32) -> io::Result<()> {
-        let connection = &mut self.connections[slot as usize];
-        if matches!(connection.stage, Stage::Free | Stage::Closing | Stage::Leaving) {
-            return Ok(());
-        }
-        connection.stage = Stage::Closing;
-        self.drop_leftover(slot);
-        self.deadlines.clear(slot as usize);
-        self.touch(slot);
-        let connection = &mut self.connections[slot as usize];
-        if !connection.quiet() {
-            // Ends a receive and a send in flight as well.
-            connection.pending += 1;
-            self.ring.shutdown_both(Slot(slot), tag(Op::Side, connection.generation, slot))?;
-        }
-        Ok(())
-    }
-
-    fn drop_leftover(&mut self, slot: u32) {
-        let leftover = &mut self.connections[slot as usize].leftover;
-        if let Some((block, _)) = leftover.copied.take() {
-            self.ctx.pool.give_back(block);
-        }
-        while let Some(run) = self.held.pop(leftover) {
-            self.buffers.give_back(run);
-        }
-    }
-
-    fn close_if_quiet(&mut self, slot: u32) -> io::Result<()> {
-        let connection = &mut self.connections[slot as usize];
-        if !connection.quiet() {
-            return Ok(());
-        }
-        connection.stage = Stage::Leaving;
-        connection.receive = Receive::Off;
-        connection.conversation.end(&mut self.ctx);
-        self.ring.close(Slot(slot), tag(Op::Close, 0, slot))
-    }
-
-    fn closed(&mut self, moved: bool, slot: u32) -> io::Result<()> {
-        self.connections[slot as usize].free();
-        if !moved {
-            self.open -= 1;
-            self.peers.closed(self.ctx.shard);
-        }
-        Ok(())
-    }
-
-    fn unpark(&mut self) -> io::Result<()> {
-        // Half of the buffers back: re-arming into a few would only run out again, at a completion each.
-        if self.parked.is_empty() || self.buffers.available() < self.buffers.count() / 2 {
-            return Ok(());
-        }
-        self.buffers.publish();
-        while let Some((slot, generation)) = self.parked.pop_front() {
-            let connection = &mut self.connections[slot as usize];
-            if connection.generation == generation && connection.receive == Receive::Parked {
-                connection.receive = Receive::Off;
-                self.touch(slot);
-                self.look_after_touched()?;
-            }
-        }
-        Ok(())
-    }
-
-    // --- waiting ----------------------------------------------------------------------------------------------------
-
     /// Submits, and waits if there is nothing to do; whether it blocked.
     fn wait(&mut self, worked: bool, now_ns: u64) -> io::Result<bool> {
         if worked {
@@ -807,6 +363,7 @@ impl Turn {
         if !may_block || self.ring.has_work() {
             return self.ring.enter(Wait::Poll).map(|()| false);
         }
+        self.ctx.placer.port().wake_when_written(self.ctx.waiters.any(AckLevel::Written));
         self.bell.arm();
         if self.ctx.placer.port().has_settled() || self.written_reached() || self.stop_is_news() {
             self.bell.disarm();

@@ -1,0 +1,262 @@
+//! Connections and their bytes on the way in: accept, place, receive, parse, stall, resume. Shard thread.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use super::{COPIED_BYTES_MAX, DRAIN_GRACE, GROUP, LINGER_BYTES_MAX, MOVED, Op, Turn, tag};
+use crate::base::ShardId;
+use crate::shard::connection::{Connection, Receive, Stage, Stall};
+use crate::shard::conversation::Next;
+use crate::sys::uring::{Completion, Run, Slot};
+
+impl Turn {
+    pub(super) fn arm_accept(&mut self, listener: usize) -> io::Result<()> {
+        self.ring.accept(self.listeners[listener].as_fd(), tag(Op::Accept, 0, listener as u32))
+    }
+
+    pub(super) fn accepted(&mut self, completion: &Completion, listener: usize) -> io::Result<()> {
+        if completion.result < 0 {
+            // ENFILE: the slots are used up, and the kernel has closed the connection. Whatever it is, trying again at
+            // once would spin; the next tick is soon enough.
+            self.accept_retry |= !self.ctx.draining;
+            return Ok(());
+        }
+        let slot = completion.result as u32;
+        self.ctx.metrics().connections_accepted.add(1);
+        if !completion.more() && !self.ctx.draining {
+            self.arm_accept(listener)?;
+        }
+        let peers = Arc::clone(&self.peers);
+        match peers.place(self.ctx.shard) {
+            None => self.open_connection(slot),
+            Some((shard, ring)) => {
+                self.ctx.metrics().connections_moved.add(1);
+                self.connection(slot).stage = Stage::Leaving;
+                self.ring.send_slot(Slot(slot), ring, tag(Op::Incoming, 0, 0), tag(Op::Move, shard.0.into(), slot))
+            }
+        }
+    }
+
+    pub(super) fn arrived(&mut self, completion: &Completion) -> io::Result<()> {
+        match u32::try_from(completion.result) {
+            Ok(slot) => self.open_connection(slot),
+            Err(_) => Ok(()),
+        }
+    }
+
+    pub(super) fn moved(&mut self, completion: &Completion, shard: ShardId, slot: u32) -> io::Result<()> {
+        if completion.result < 0 {
+            // The other shard has no slot left or is gone: the connection was counted there and ends here.
+            self.peers.closed(shard);
+            self.ctx.metrics().connections_refused.add(1);
+        }
+        self.ring.close(Slot(slot), tag(Op::Close, MOVED, slot))
+    }
+
+    pub(super) fn open_connection(&mut self, slot: u32) -> io::Result<()> {
+        self.open += 1;
+        self.connection(slot).open();
+        if self.open > self.ctx.limits.connections_per_shard_max {
+            self.ctx.metrics().connections_refused.add(1);
+            let connection = &mut self.connections[slot as usize];
+            connection.conversation.refuse_connection(&mut self.ctx);
+            self.touch(slot);
+            return Ok(());
+        }
+        self.arm_receive(slot)?;
+        self.deadlines.set(slot as usize, self.ctx.limits.idle_timeout);
+        if self.ctx.draining {
+            self.deadlines.set(slot as usize, DRAIN_GRACE);
+        }
+        Ok(())
+    }
+
+    pub(super) fn connection(&mut self, slot: u32) -> &mut Connection {
+        while self.connections.len() <= slot as usize {
+            self.connections.push(Connection::new(Slot(self.connections.len() as u32)));
+        }
+        &mut self.connections[slot as usize]
+    }
+
+    pub(super) fn arm_receive(&mut self, slot: u32) -> io::Result<()> {
+        let connection = &mut self.connections[slot as usize];
+        debug_assert_eq!(connection.receive, Receive::Off);
+        connection.receive = Receive::Armed;
+        self.ring.receive(Slot(slot), GROUP, self.bundles, tag(Op::Receive, connection.generation, slot))
+    }
+
+    pub(super) fn received(&mut self, completion: &Completion, generation: u32, slot: u32) -> io::Result<()> {
+        let connection = &mut self.connections[slot as usize];
+        assert_eq!(connection.generation, generation, "a slot is free only when its requests have completed");
+        if !completion.more() {
+            connection.receive = Receive::Off;
+        }
+        if let Some(first) = completion.buffer() {
+            let bytes = completion.result.max(0) as usize;
+            let mut runs = std::mem::take(&mut self.runs);
+            self.buffers.take(first, bytes, &mut runs);
+            self.ctx.metrics().received_bytes.add(bytes as u64);
+            for run in runs.drain(..) {
+                self.take_run(slot, run)?;
+            }
+            self.runs = runs;
+        }
+        match completion.result {
+            1.. => {}
+            0 => self.peer_ended(slot),
+            error if error == -libc::ENOBUFS => {
+                self.ctx.metrics().receive_buffers_empty.add(1);
+                let connection = &mut self.connections[slot as usize];
+                if connection.stage == Stage::Open && connection.receive == Receive::Off {
+                    connection.receive = Receive::Parked;
+                    self.parked.push_back((slot, generation));
+                }
+            }
+            error if error == -libc::ECANCELED => {}
+            // Reset, timed out, unreachable: nobody is left to answer.
+            _ => self.shut(slot)?,
+        }
+        self.touch(slot);
+        Ok(())
+    }
+
+    /// Takes one run of received bytes: to be parsed now, or kept behind what already waits, or dropped.
+    pub(super) fn take_run(&mut self, slot: u32, mut run: Run) -> io::Result<()> {
+        let connection = &mut self.connections[slot as usize];
+        if run.bytes() == 0 || !matches!(connection.stage, Stage::Open) {
+            connection.lingered_bytes += run.bytes();
+            self.buffers.give_back(run);
+            return Ok(());
+        }
+        match connection.stall {
+            Stall::None => {}
+            Stall::NoRoom => {
+                self.held.push(&mut connection.leftover, run);
+                return Ok(());
+            }
+            Stall::Replies => return self.copy_aside(slot, run),
+        }
+        let input = self.buffers.bytes_of(&run);
+        let (consumed, next) = connection.conversation.consume(input, &mut self.ctx);
+        run.advance(consumed);
+        match next {
+            Next::Read => self.buffers.give_back(run),
+            Next::Close => {
+                connection.lingered_bytes += run.bytes();
+                self.buffers.give_back(run);
+            }
+            Next::WaitForRoom => {
+                self.held.push(&mut connection.leftover, run);
+                self.stall(slot, Stall::NoRoom)?;
+            }
+            Next::WaitForReplies => {
+                self.stall(slot, Stall::Replies)?;
+                self.copy_aside(slot, run)?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn stall(&mut self, slot: u32, stall: Stall) -> io::Result<()> {
+        let connection = &mut self.connections[slot as usize];
+        connection.stall = stall;
+        if stall == Stall::NoRoom {
+            self.ctx.metrics().no_room_stalls.add(1);
+            self.no_room.push_back((slot, connection.generation));
+        }
+        self.end_receive(slot)
+    }
+
+    pub(super) fn end_receive(&mut self, slot: u32) -> io::Result<()> {
+        let connection = &mut self.connections[slot as usize];
+        if connection.receive == Receive::Armed {
+            connection.receive = Receive::Ending;
+            connection.pending += 1;
+            let target = tag(Op::Receive, connection.generation, slot);
+            self.ring.cancel(target, tag(Op::Side, connection.generation, slot))?;
+        }
+        Ok(())
+    }
+
+    /// Copies a run into the connection's own block, so that a peer that does not read holds no shared buffer.
+    pub(super) fn copy_aside(&mut self, slot: u32, run: Run) -> io::Result<()> {
+        let leftover = &mut self.connections[slot as usize].leftover;
+        let bytes = self.buffers.bytes_of(&run);
+        let kept = match &mut leftover.copied {
+            None => self.ctx.pool.take(bytes.len()).map(|block| (block, 0..0)),
+            copied => {
+                let (mut block, range) = copied.take().expect("just seen");
+                let wanted = range.end + bytes.len();
+                if wanted <= COPIED_BYTES_MAX && self.ctx.pool.grow(&mut block, range.end, wanted) {
+                    Some((block, range))
+                } else {
+                    self.ctx.pool.give_back(block);
+                    None
+                }
+            }
+        };
+        leftover.copied = kept.map(|(mut block, range)| {
+            let end = range.end + bytes.len();
+            block.bytes_mut()[range.end..end].copy_from_slice(bytes);
+            (block, range.start..end)
+        });
+        self.buffers.give_back(run);
+        // Without the bytes the talk cannot go on: the connection pays for the pool it has used up.
+        if leftover.copied.is_none() { self.shut(slot) } else { Ok(()) }
+    }
+
+    /// Goes on with a connection that was stalled.
+    pub(super) fn resume(&mut self, slot: u32) -> io::Result<()> {
+        let connection = &mut self.connections[slot as usize];
+        if connection.stage != Stage::Open && connection.stage != Stage::HalfClosed {
+            return Ok(());
+        }
+        connection.stall = Stall::None;
+        self.touch(slot);
+        loop {
+            let connection = &mut self.connections[slot as usize];
+            let next = if let Some((mut block, range)) = connection.leftover.copied.take() {
+                let (consumed, next) =
+                    connection.conversation.consume(&mut block.bytes_mut()[range.clone()], &mut self.ctx);
+                if matches!(next, Next::WaitForRoom | Next::WaitForReplies) {
+                    connection.leftover.copied = Some((block, range.start + consumed..range.end));
+                } else {
+                    self.ctx.pool.give_back(block);
+                }
+                next
+            } else if let Some(mut run) = self.held.pop(&mut connection.leftover) {
+                let (consumed, next) = connection.conversation.consume(self.buffers.bytes_of(&run), &mut self.ctx);
+                run.advance(consumed);
+                if matches!(next, Next::WaitForRoom | Next::WaitForReplies) {
+                    self.held.push_front(&mut connection.leftover, run);
+                } else {
+                    self.buffers.give_back(run);
+                }
+                next
+            } else {
+                // Something may be waiting in the talk itself: a body that is over but not yet placed.
+                let (_, next) = connection.conversation.consume(&mut [], &mut self.ctx);
+                if next == Next::Read {
+                    return Ok(());
+                }
+                next
+            };
+            match next {
+                Next::Read => {}
+                Next::Close => return Ok(()),
+                Next::WaitForRoom => return self.stall(slot, Stall::NoRoom),
+                Next::WaitForReplies => return self.stall(slot, Stall::Replies),
+            }
+        }
+    }
+
+    pub(super) fn peer_ended(&mut self, slot: u32) {
+        let connection = &mut self.connections[slot as usize];
+        if connection.stage == Stage::Open {
+            connection.stage = Stage::HalfClosed;
+        } else if connection.stage == Stage::Lingering {
+            connection.lingered_bytes = LINGER_BYTES_MAX;
+        }
+    }
+}
