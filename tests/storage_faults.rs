@@ -202,6 +202,27 @@ fn whatever_was_acknowledged_survives_any_crash_exactly_once() {
     }
 }
 
+#[test]
+fn what_a_reader_showed_of_a_dead_servers_log_survives_the_machine() {
+    let mut shown_unsynced = 0;
+    for seed in 0..40 {
+        let disk = FaultyDisk::new(seed);
+        let mut rig = settled(&disk, &config());
+        rig.send(0, b"{\"n\":1}");
+        rig.turn().unwrap();
+        disk.crash_on(Call::Sync, 1);
+        rig.send(0, b"{\"n\":2}");
+        rig.turn().unwrap_err();
+        drop(rig);
+        disk.kill();
+        let shown = read_all(&disk).unwrap();
+        shown_unsynced += shown.len() - 1;
+        disk.reboot();
+        assert_eq!(read_all(&disk).unwrap(), shown, "seed {seed}");
+    }
+    assert_eq!(shown_unsynced, 40, "the process died between write and sync, or right after");
+}
+
 /// A rig whose background work is done, so that the next write and sync are a group's.
 fn settled(disk: &FaultyDisk, config: &WriterConfig) -> Rig {
     let mut rig = Rig::open(config, Box::new(disk.storage()), 1).unwrap();
