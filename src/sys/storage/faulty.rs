@@ -189,6 +189,13 @@ impl FaultyDisk {
         disk.crash_on = Some((call, at));
     }
 
+    /// Takes back what [`FaultyDisk::crash_after`] and [`FaultyDisk::crash_on`] ordered.
+    pub fn cancel_crash(&self) {
+        let mut disk = self.lock();
+        disk.crash_at = None;
+        disk.crash_on = None;
+    }
+
     /// Whether the machine crashed and was not rebooted yet: every call fails.
     #[must_use]
     pub fn has_crashed(&self) -> bool {
