@@ -6,11 +6,10 @@
 mod support;
 
 use support::audit::{Audit, Lane};
-use support::load::Load;
+use support::load::{Load, Mix};
 use support::observe;
 use support::random::{self, Random};
 use support::server::Setup;
-use support::wait;
 
 const ROUNDS_DEFAULT: u32 = 6;
 /// Levels of the clients of one round: memory must survive only as whole events in order.
@@ -29,8 +28,8 @@ fn crash_and_audit(name: &str, shards: u32, rounds: u32) {
     let mut lanes: Vec<Lane> = Vec::new();
     for round in 0..rounds {
         let enough = random.below(ACKED_REQUESTS_MAX);
-        let load = Load::start(server.listen(), seed, 1 + round * ACKS.len() as u32, &ACKS);
-        wait::until("the requests of this round", || (load.pulse.acked() >= enough).then_some(()));
+        let load = Load::start(server.listen(), seed, 1 + round * ACKS.len() as u32, &ACKS, Mix::Any);
+        load.wait_for_acks(enough);
         server.kill9();
         lanes.extend(load.join());
         if random.one_in(3) {

@@ -10,6 +10,7 @@ use super::bodies::{Form, Shape};
 use super::client::{Client, Response};
 use super::events::Kind;
 use super::random::Random;
+use super::wait;
 
 /// Most events in one request of the mix.
 const EVENTS_PER_REQUEST_MAX: u64 = 60;
@@ -35,6 +36,15 @@ impl Pulse {
     }
 }
 
+/// What the requests of a load are like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mix {
+    /// Every shape, encoding and framing.
+    Any,
+    /// [`Form::PLAIN`] only: the quickest way to fill a log.
+    Plain,
+}
+
 /// Clients at work.
 pub(crate) struct Load {
     /// What they share.
@@ -44,7 +54,7 @@ pub(crate) struct Load {
 
 impl Load {
     /// Starts a client for each of `acks` (a level for the `X-Ack` header), on lanes from `first_lane` on.
-    pub(crate) fn start(address: SocketAddr, seed: u64, first_lane: u32, acks: &[&'static str]) -> Self {
+    pub(crate) fn start(address: SocketAddr, seed: u64, first_lane: u32, acks: &[&'static str], mix: Mix) -> Self {
         let pulse = Arc::new(Pulse::default());
         let clients = acks
             .iter()
@@ -52,10 +62,22 @@ impl Load {
             .zip(first_lane..)
             .map(|(ack, lane)| {
                 let pulse = Arc::clone(&pulse);
-                std::thread::spawn(move || run_lane(address, seed, lane, ack, &pulse))
+                std::thread::spawn(move || run_lane(address, seed, lane, ack, mix, &pulse))
             })
             .collect();
         Self { pulse, clients }
+    }
+
+    /// Waits until `acked` requests are acknowledged. A slow server may take its time as long as it makes progress.
+    #[track_caller]
+    pub(crate) fn wait_for_acks(&self, acked: u64) {
+        let mut seen = self.pulse.acked();
+        while seen < acked {
+            seen = wait::until("one more request to be acked", || {
+                let now = self.pulse.acked();
+                (now > seen).then_some(now)
+            });
+        }
     }
 
     /// Waits for every client and returns their books.
@@ -64,7 +86,7 @@ impl Load {
     }
 }
 
-fn run_lane(address: SocketAddr, seed: u64, lane: u32, ack: &str, pulse: &Pulse) -> Lane {
+fn run_lane(address: SocketAddr, seed: u64, lane: u32, ack: &str, mix: Mix, pulse: &Pulse) -> Lane {
     let mut random = Random::new(seed.rotate_left(17) ^ u64::from(lane));
     let kind = if random.one_in(5) { Kind::Large } else { Kind::Attribution };
     let mut book = Lane { lane, kind, requests: Vec::new() };
@@ -76,7 +98,7 @@ fn run_lane(address: SocketAddr, seed: u64, lane: u32, ack: &str, pulse: &Pulse)
         let unanswered = book.requests.len();
         let mut bytes = Vec::new();
         for _ in 0..pipelined {
-            let form = Form::random(&mut random);
+            let form = if mix == Mix::Any { Form::random(&mut random) } else { Form::PLAIN };
             let count = if form.shape == Shape::Single { 1 } else { 1 + random.below(EVENTS_PER_REQUEST_MAX) };
             let spread = form.may_spread() && random.one_in(2);
             let sent = Sent { first: next, count, spread, outcome: Outcome::Unanswered };
