@@ -29,7 +29,7 @@ pub struct ShardMetrics {
     pub connections_moved: Counter,
     /// Connections refused at `connections_per_shard_max`.
     pub connections_refused: Counter,
-    /// Connections closed for slowness: head, body or send timeout.
+    /// Connections closed for slowness: head, body or send timeout, or far ahead of the answers they do not take.
     pub connections_timed_out: Counter,
     /// Gauge: connections open now.
     pub connections_open: Counter,

@@ -12,9 +12,9 @@ use crate::base::{AckLevel, Seq};
 /// A gate of some connection's answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Waiter {
-    /// The connection's slot.
+    /// The connection's place in the shard's table.
     pub connection: u32,
-    /// Tells this connection from a later one in the same slot.
+    /// Tells this connection from a later one in the same place.
     pub generation: u32,
     /// The gate to open.
     pub gate: GateId,

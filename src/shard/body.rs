@@ -22,7 +22,11 @@ use crate::handoff::CHUNK_HEADER_BYTES;
 use crate::record::RECORD_HEADER_BYTES;
 
 /// Decompressed bytes handed on at a time: small enough to stay in the first-level caches with the parser's own data.
-const WINDOW_BYTES: usize = 32 * KIB;
+const WINDOW_BYTES_MAX: usize = 32 * KIB;
+const WINDOW_BYTES_MIN: usize = 256;
+/// JSON shrinks to a tenth or so. A window in proportion to its input keeps a body that comes byte by byte from costing
+/// a whole window for each.
+const WINDOW_PER_INPUT: usize = 16;
 /// An atomic batch is placed in one piece, so it must fit one chunk.
 const ATOMIC_BYTES_MAX: usize = CHUNK_BYTES_MAX - CHUNK_HEADER_BYTES;
 /// An `event_id` longer than this is answered by the event's position instead.
@@ -270,7 +274,8 @@ impl Body {
 
     fn decode(&mut self, data: &[u8], ctx: &mut Context) -> Result<usize, HttpError> {
         let mut turn = std::mem::take(&mut ctx.turn);
-        let result = self.decode_into(turn.alloc_slice_fill_copy(WINDOW_BYTES, 0), data, ctx);
+        let window = (data.len() * WINDOW_PER_INPUT).clamp(WINDOW_BYTES_MIN, WINDOW_BYTES_MAX);
+        let result = self.decode_into(turn.alloc_slice_fill_copy(window, 0), data, ctx);
         turn.reset();
         ctx.turn = turn;
         result

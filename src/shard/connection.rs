@@ -1,8 +1,8 @@
 //! One connection as the event loop sees it: its slot, the requests in flight on it, the bytes it could not take yet.
 //! Shard thread only. What the bytes mean is [`super::conversation`]'s business.
 //!
-//! A connection ends in steps, each once: shut down → every request in flight completed → direct descriptor closed →
-//! slot free. The generation in each request's `user_data` tells a late completion from one of the slot's next user.
+//! A connection ends in steps, each once: shut down → every request in flight completed → direct descriptor closed → its
+//! place vacant. The generation in each request's `user_data` tells a late completion from one of the next connection.
 
 use super::arena::Block;
 use super::conversation::Conversation;
@@ -36,7 +36,7 @@ pub(super) enum Stall {
 /// How far a connection is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
-    /// The slot has no connection.
+    /// There is no connection here.
     Free,
     /// In use.
     Open,
@@ -70,9 +70,11 @@ impl Leftover {
 
 /// See the module text.
 pub(super) struct Connection {
+    /// Its socket, while there is one.
+    pub(super) slot: Slot,
     /// How far it is.
     pub(super) stage: Stage,
-    /// Counts the users of the slot.
+    /// Counts the connections that were here.
     pub(super) generation: u32,
     /// The receive in flight.
     pub(super) receive: Receive,
@@ -93,10 +95,11 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// A free slot.
+    /// A place without a connection, number `index` of the shard's.
     #[must_use]
-    pub(super) fn new(slot: Slot) -> Self {
+    pub(super) fn new(index: u32) -> Self {
         Self {
+            slot: Slot(u32::MAX),
             stage: Stage::Free,
             generation: 0,
             receive: Receive::Off,
@@ -106,16 +109,17 @@ impl Connection {
             leftover: Leftover::default(),
             touched: false,
             lingered_bytes: 0,
-            conversation: Conversation::new(slot.0),
+            conversation: Conversation::new(index),
         }
     }
 
-    /// Begins the life of a connection in this slot.
+    /// Begins the life of the connection with the socket in `slot`.
     ///
     /// # Panics
-    /// If the slot is in use.
-    pub(super) fn open(&mut self) {
-        assert_eq!(self.stage, Stage::Free, "the kernel gave out a slot in use");
+    /// If there is one here already.
+    pub(super) fn open(&mut self, slot: Slot) {
+        assert_eq!(self.stage, Stage::Free, "a place in use is not vacant");
+        self.slot = slot;
         self.stage = Stage::Open;
         self.lingered_bytes = 0;
         self.conversation.begin(self.generation);

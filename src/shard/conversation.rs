@@ -87,7 +87,7 @@ enum Phase {
 
 /// See the module text.
 pub struct Conversation {
-    slot: u32,
+    place: u32,
     generation: u32,
     phase: Phase,
     head: Kept,
@@ -103,11 +103,11 @@ pub struct Conversation {
 }
 
 impl Conversation {
-    /// A talk yet to begin, on the connection in `slot`.
+    /// A talk yet to begin, on the connection in `place`.
     #[must_use]
-    pub fn new(slot: u32) -> Self {
+    pub fn new(place: u32) -> Self {
         Self {
-            slot,
+            place,
             generation: 0,
             phase: Phase::Over,
             head: Kept::default(),
@@ -123,7 +123,7 @@ impl Conversation {
         }
     }
 
-    /// Begins the talk of the slot's user number `generation`.
+    /// Begins the talk of the place's user number `generation`.
     pub fn begin(&mut self, generation: u32) {
         self.generation = generation;
         self.phase = Phase::Head;
@@ -404,7 +404,7 @@ impl Conversation {
             && let Some(condition) = condition
         {
             let since_ns = ctx.clock.ns();
-            let waiter = Waiter { connection: self.slot, generation: self.generation, gate, since_ns };
+            let waiter = Waiter { connection: self.place, generation: self.generation, gate, since_ns };
             ctx.waiters.push(condition, waiter);
         }
         self.request = None;

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use super::arena::BLOCK_BYTES_MAX;
 use super::connection::{Connection, HeldRuns, Stage, Stall};
 use super::context::Context;
 use super::deadlines::{Deadlines, TICK};
@@ -37,24 +38,22 @@ const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES_MAX: usize = 1 << 20;
 /// After the drain has begun, an idle connection is kept this long: a request that crosses with it is still answered.
 const DRAIN_GRACE: Duration = Duration::from_millis(100);
-/// Copies of bytes a connection could not parse because its answers have no room: more shuts it.
-const COPIED_BYTES_MAX: usize = 1 << 20;
-
-/// In place of a generation: the close of a connection that was moved to another shard.
-const MOVED: u32 = 0x00FF_FFFF;
+/// What a connection may have sent ahead while its answers have no room, because it does not read them: more shuts it.
+const COPIED_BYTES_MAX: usize = BLOCK_BYTES_MAX;
 
 /// What a submission was for, the top byte of its `user_data`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 enum Op {
     Bell = 1,
-    Accept,
-    Incoming,
-    Receive,
-    Send,
-    Side,
-    Move,
-    Close,
+    Accept = 2,
+    Incoming = 3,
+    Receive = 4,
+    Send = 5,
+    Side = 6,
+    Move = 7,
+    MovedClose = 8,
+    Close = 9,
 }
 
 fn tag(op: Op, generation: u32, index: u32) -> u64 {
@@ -63,9 +62,18 @@ fn tag(op: Op, generation: u32, index: u32) -> u64 {
 }
 
 fn untag(user_data: u64) -> (Option<Op>, u32, u32) {
-    let op = [Op::Bell, Op::Accept, Op::Incoming, Op::Receive, Op::Send, Op::Side, Op::Move, Op::Close]
-        .into_iter()
-        .find(|op| *op as u64 == user_data >> 56);
+    let op = match user_data >> 56 {
+        1 => Some(Op::Bell),
+        2 => Some(Op::Accept),
+        3 => Some(Op::Incoming),
+        4 => Some(Op::Receive),
+        5 => Some(Op::Send),
+        6 => Some(Op::Side),
+        7 => Some(Op::Move),
+        8 => Some(Op::MovedClose),
+        9 => Some(Op::Close),
+        _ => None,
+    };
     (op, (user_data >> 32) as u32 & 0x00FF_FFFF, user_data as u32)
 }
 
@@ -117,11 +125,13 @@ pub(super) struct Turn {
     idle: Idle,
     drain_timeout: Duration,
     connections: Vec<Connection>,
+    /// Places in `connections` without one.
+    vacant: Vec<u32>,
     deadlines: Deadlines,
     held: HeldRuns,
     /// Connections to look after before the turn ends.
     touched: Vec<u32>,
-    /// Connections that wait for room in the log buffer, and those that wait for provided buffers; (slot, generation).
+    /// Connections that wait for room in the log buffer, and those that wait for provided buffers; (place, generation).
     no_room: VecDeque<(u32, u32)>,
     parked: VecDeque<(u32, u32)>,
     /// Connections being moved here: counted, not yet arrived.
@@ -142,6 +152,7 @@ impl Turn {
         let buffers = usize::from(parts.buffers.count());
         Self {
             connections: Vec::with_capacity(slots),
+            vacant: Vec::with_capacity(slots),
             deadlines: Deadlines::new(slots),
             held: HeldRuns::new(buffers),
             touched: Vec::with_capacity(slots),
@@ -233,7 +244,8 @@ impl Turn {
             Op::Send => self.sent(completion, generation, index),
             Op::Side => self.side_done(generation, index),
             Op::Move => self.moved(completion, ShardId(generation as u16), index),
-            Op::Close => self.closed(generation == MOVED, index),
+            Op::MovedClose => Ok(()),
+            Op::Close => self.closed(index),
         }
     }
 
@@ -245,10 +257,10 @@ impl Turn {
         let settled = self.ctx.placer.take_settled();
         if settled {
             for _ in 0..self.no_room.len() {
-                let (slot, generation) = self.no_room.pop_front().expect("as many as there were");
-                if self.connections[slot as usize].generation == generation {
-                    self.resume(slot)?;
-                    if self.connections[slot as usize].stall == Stall::NoRoom {
+                let (index, generation) = self.no_room.pop_front().expect("as many as there were");
+                if self.connections[index as usize].generation == generation {
+                    self.resume(index)?;
+                    if self.connections[index as usize].stall == Stall::NoRoom {
                         // Those behind it would not find any either.
                         break;
                     }
@@ -290,18 +302,18 @@ impl Turn {
     fn enforce_deadlines(&mut self) -> io::Result<()> {
         let mut due = std::mem::take(&mut self.due);
         let ticked = self.deadlines.advance(self.ctx.clock.elapsed(), &mut due);
-        for slot in due.drain(..) {
-            let connection = &mut self.connections[slot as usize];
+        for index in due.drain(..) {
+            let connection = &mut self.connections[index as usize];
             match connection.stage {
                 Stage::Open | Stage::HalfClosed => {
                     self.ctx.metrics().connections_timed_out.add(u64::from(!connection.conversation.is_idle()));
                     if connection.conversation.time_out(&mut self.ctx) {
-                        self.touch(slot);
+                        self.touch(index);
                     } else {
-                        self.shut(slot)?;
+                        self.shut(index)?;
                     }
                 }
-                Stage::Lingering => self.shut(slot)?,
+                Stage::Lingering => self.shut(index)?,
                 Stage::Free | Stage::Closing | Stage::Leaving => {}
             }
         }
@@ -319,10 +331,10 @@ impl Turn {
         if !self.poisoned && self.ctx.writer_state() == WriterState::Poisoned {
             self.poisoned = true;
             self.ctx.waiters.clear();
-            for slot in 0..self.connections.len() as u32 {
-                if matches!(self.connections[slot as usize].stage, Stage::Open | Stage::HalfClosed) {
-                    self.connections[slot as usize].conversation.writer_failed(&mut self.ctx);
-                    self.touch(slot);
+            for index in 0..self.connections.len() as u32 {
+                if matches!(self.connections[index as usize].stage, Stage::Open | Stage::HalfClosed) {
+                    self.connections[index as usize].conversation.writer_failed(&mut self.ctx);
+                    self.touch(index);
                 }
             }
         }
@@ -333,9 +345,9 @@ impl Turn {
             for listener in std::mem::take(&mut self.listeners).iter().enumerate().map(|(index, _)| index) {
                 self.ring.cancel(tag(Op::Accept, 0, listener as u32), tag(Op::Side, 0, u32::MAX))?;
             }
-            for slot in 0..self.connections.len() {
-                if self.connections[slot].stage == Stage::Open && self.connections[slot].conversation.is_idle() {
-                    self.deadlines.set(slot, DRAIN_GRACE);
+            for index in 0..self.connections.len() {
+                if self.connections[index].stage == Stage::Open && self.connections[index].conversation.is_idle() {
+                    self.deadlines.set(index, DRAIN_GRACE);
                 }
             }
         }

@@ -49,6 +49,17 @@ pub enum Turn {
     Drained,
 }
 
+/// What there was to take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ready {
+    /// A group, now in `chunks`.
+    Group,
+    /// Nothing.
+    Nothing,
+    /// Chunks that no segment has room for.
+    DiskFull,
+}
+
 /// One writer, ready to run.
 pub struct Writer {
     writer: WriterId,
@@ -166,9 +177,17 @@ impl Writer {
             return Err(failure);
         }
         self.keep_house(now)?;
-        if !self.take_ready(now)? {
-            self.mark_durable(now, true);
-            return Ok(self.nothing_taken());
+        match self.take_ready(now)? {
+            Ready::Group => {}
+            Ready::Nothing => {
+                self.mark_durable(now, true);
+                let drained = self.ports.iter().all(WriterPort::is_drained);
+                return Ok(if drained { Turn::Drained } else { Turn::Idle });
+            }
+            Ready::DiskFull => {
+                self.mark_durable(now, true);
+                return Ok(Turn::Blocked);
+            }
         }
         self.fill_in_headers();
         self.write()?;
@@ -240,22 +259,23 @@ impl Writer {
         self.metrics.disk_free_bytes.set(self.store.free_bytes());
     }
 
-    /// Fills the group with what is ready, in fair order; false if there is nothing, or no room on disk.
-    fn take_ready(&mut self, now: Now) -> Result<bool, WriterFailure> {
+    /// Fills the group with what is ready, in fair order. What it says is what it saw: a chunk that comes just after is
+    /// found by the look before the sleep.
+    fn take_ready(&mut self, now: Now) -> Result<Ready, WriterFailure> {
         debug_assert!(self.chunks.is_empty());
         if !self.ports.iter().any(WriterPort::has_chunks) {
-            return Ok(false);
+            return Ok(Ready::Nothing);
         }
         self.group.begin(self.end.offset, self.segment_bytes);
         if self.gather() == Fit::SegmentFull && self.chunks.is_empty() {
             if !self.roll(now)? {
-                return Ok(false);
+                return Ok(Ready::DiskFull);
             }
             self.group.begin(self.end.offset, self.segment_bytes);
             let fit = self.gather();
             assert!(!self.chunks.is_empty(), "a fresh segment has room for any chunk: {fit:?}");
         }
-        Ok(!self.chunks.is_empty())
+        Ok(if self.chunks.is_empty() { Ready::Nothing } else { Ready::Group })
     }
 
     /// Takes chunks until nothing is ready or one does not fit. First a fair share of each port, so that a busy shard
@@ -402,16 +422,6 @@ impl Writer {
             self.store.mark(&self.end);
             self.marked = end;
             self.mark_due = now.elapsed + MARK_EVERY;
-        }
-    }
-
-    fn nothing_taken(&self) -> Turn {
-        if self.ports.iter().any(WriterPort::has_chunks) {
-            Turn::Blocked
-        } else if self.ports.iter().all(WriterPort::is_drained) {
-            Turn::Drained
-        } else {
-            Turn::Idle
         }
     }
 

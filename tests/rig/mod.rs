@@ -54,6 +54,11 @@ pub(crate) struct Shard {
 }
 
 impl Shard {
+    /// A shard that has handed nothing over yet.
+    pub(crate) fn new(buffer: LogBuffer, port: ShardPort) -> Self {
+        Self { buffer, port, offered: Vec::new(), open: Vec::new() }
+    }
+
     /// Places an event; false if there is no room now.
     pub(crate) fn place(&mut self, shard: u16, event: &[u8], tenant: u16) -> bool {
         let bytes = RECORD_HEADER_BYTES + event.len();
@@ -131,7 +136,7 @@ impl Rig {
                 Arc::clone(&status),
             );
             let buffer = LogBuffer::new(region, shard, CHUNK_BYTES, last_seq);
-            ends.push(Shard { buffer, port: shard_port, offered: Vec::new(), open: Vec::new() });
+            ends.push(Shard::new(buffer, shard_port));
             ports.push(writer_port);
         }
         let mut writer = writer::join(opened, ports, bell, Arc::clone(&status), Arc::clone(&metrics))?;

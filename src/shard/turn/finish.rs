@@ -5,39 +5,39 @@ use std::io;
 use super::{DRAIN_GRACE, LINGER, LINGER_BYTES_MAX, Op, Turn, tag};
 use crate::shard::connection::{Receive, Stage, Stall};
 use crate::shard::conversation::Wants;
-use crate::sys::uring::{Completion, Slot};
+use crate::sys::uring::Completion;
 
 impl Turn {
-    pub(super) fn touch(&mut self, slot: u32) {
-        let connection = &mut self.connections[slot as usize];
+    pub(super) fn touch(&mut self, index: u32) {
+        let connection = &mut self.connections[index as usize];
         if !std::mem::replace(&mut connection.touched, true) {
-            self.touched.push(slot);
+            self.touched.push(index);
         }
     }
 
     /// Brings every touched connection to rest: sends, resumes, re-arms, closes, sets its deadline.
     pub(super) fn look_after_touched(&mut self) -> io::Result<()> {
-        let mut index = 0;
-        while index < self.touched.len() {
-            let slot = self.touched[index];
-            index += 1;
-            self.connections[slot as usize].touched = false;
-            self.look_after(slot)?;
+        let mut next = 0;
+        while next < self.touched.len() {
+            let index = self.touched[next];
+            next += 1;
+            self.connections[index as usize].touched = false;
+            self.look_after(index)?;
         }
         self.touched.clear();
         Ok(())
     }
 
-    pub(super) fn look_after(&mut self, slot: u32) -> io::Result<()> {
-        let connection = &mut self.connections[slot as usize];
+    pub(super) fn look_after(&mut self, index: u32) -> io::Result<()> {
+        let connection = &mut self.connections[index as usize];
         match connection.stage {
             Stage::Free | Stage::Leaving => return Ok(()),
-            Stage::Closing => return self.close_if_quiet(slot),
+            Stage::Closing => return self.close_if_quiet(index),
             Stage::Lingering => {
                 if connection.lingered_bytes >= LINGER_BYTES_MAX {
-                    return self.shut(slot);
+                    return self.shut(index);
                 }
-                return if connection.receive == Receive::Off { self.arm_receive(slot) } else { Ok(()) };
+                return if connection.receive == Receive::Off { self.arm_receive(index) } else { Ok(()) };
             }
             Stage::Open | Stage::HalfClosed => {}
         }
@@ -45,15 +45,15 @@ impl Turn {
             && let Some((offset, bytes)) = connection.conversation.replies().sendable()
         {
             connection.sending = true;
-            self.ring.send(Slot(slot), offset, bytes, tag(Op::Send, connection.generation, slot))?;
+            self.ring.send(connection.slot, offset, bytes, tag(Op::Send, connection.generation, index))?;
         }
-        let connection = &mut self.connections[slot as usize];
+        let connection = &mut self.connections[index as usize];
         if connection.stall == Stall::Replies && connection.conversation.replies_have_room() {
-            self.resume(slot)?;
+            self.resume(index)?;
         }
-        let connection = &mut self.connections[slot as usize];
+        let connection = &mut self.connections[index as usize];
         if connection.conversation.is_over() && connection.conversation.replies().is_empty() && !connection.sending {
-            return if connection.stage == Stage::HalfClosed { self.shut(slot) } else { self.linger(slot) };
+            return if connection.stage == Stage::HalfClosed { self.shut(index) } else { self.linger(index) };
         }
         if connection.stage == Stage::HalfClosed
             && connection.stall == Stall::None
@@ -62,25 +62,25 @@ impl Turn {
             && !connection.sending
         {
             // Nothing more can come, and nothing is owed: a request cut short has no answer that anybody waits for.
-            return self.shut(slot);
+            return self.shut(index);
         }
         if connection.stage == Stage::Open
             && connection.receive == Receive::Off
             && connection.stall == Stall::None
             && !connection.conversation.is_over()
         {
-            self.arm_receive(slot)?;
+            self.arm_receive(index)?;
         }
-        self.set_deadline(slot);
+        self.set_deadline(index);
         Ok(())
     }
 
-    pub(super) fn set_deadline(&mut self, slot: u32) {
-        let connection = &mut self.connections[slot as usize];
+    pub(super) fn set_deadline(&mut self, index: u32) {
+        let connection = &mut self.connections[index as usize];
         let limits = &self.ctx.limits;
         let wants = if connection.stall == Stall::NoRoom { Wants::Nothing } else { connection.conversation.wants() };
         let after = match wants {
-            Wants::Nothing => return self.deadlines.clear(slot as usize),
+            Wants::Nothing => return self.deadlines.clear(index as usize),
             Wants::Unchanged => return,
             Wants::Request if self.ctx.draining => DRAIN_GRACE,
             Wants::Request => limits.idle_timeout,
@@ -88,66 +88,66 @@ impl Turn {
             Wants::Body => limits.body_timeout,
             Wants::Reader => limits.send_timeout,
         };
-        self.deadlines.set(slot as usize, after);
+        self.deadlines.set(index as usize, after);
     }
 
-    pub(super) fn sent(&mut self, completion: &Completion, generation: u32, slot: u32) -> io::Result<()> {
-        let connection = &mut self.connections[slot as usize];
-        assert_eq!(connection.generation, generation, "a slot is free only when its requests have completed");
+    pub(super) fn sent(&mut self, completion: &Completion, generation: u32, index: u32) -> io::Result<()> {
+        let connection = &mut self.connections[index as usize];
+        assert_eq!(connection.generation, generation, "a index is free only when its requests have completed");
         connection.sending = false;
         if completion.result > 0 {
             let bytes = completion.result as usize;
             connection.conversation.sent(bytes, &mut self.ctx.pool);
             self.ctx.metrics().sent_bytes.add(bytes as u64);
         } else if completion.result != -libc::EAGAIN && completion.result != -libc::EINTR {
-            self.shut(slot)?;
+            self.shut(index)?;
         }
-        self.touch(slot);
+        self.touch(index);
         Ok(())
     }
 
-    pub(super) fn side_done(&mut self, generation: u32, slot: u32) -> io::Result<()> {
-        if slot != u32::MAX {
-            let connection = &mut self.connections[slot as usize];
-            assert_eq!(connection.generation, generation, "a slot is free only when its requests have completed");
+    pub(super) fn side_done(&mut self, generation: u32, index: u32) -> io::Result<()> {
+        if index != u32::MAX {
+            let connection = &mut self.connections[index as usize];
+            assert_eq!(connection.generation, generation, "a index is free only when its requests have completed");
             connection.pending -= 1;
-            self.touch(slot);
+            self.touch(index);
         }
         Ok(())
     }
 
     /// The last answer has left: say so to the peer and drop what still comes.
-    pub(super) fn linger(&mut self, slot: u32) -> io::Result<()> {
-        let connection = &mut self.connections[slot as usize];
+    pub(super) fn linger(&mut self, index: u32) -> io::Result<()> {
+        let connection = &mut self.connections[index as usize];
         connection.stage = Stage::Lingering;
         connection.pending += 1;
-        let generation = connection.generation;
-        self.drop_leftover(slot);
-        self.deadlines.set(slot as usize, LINGER);
-        self.ring.shutdown_write(Slot(slot), tag(Op::Side, generation, slot))
+        let (slot, generation) = (connection.slot, connection.generation);
+        self.drop_leftover(index);
+        self.deadlines.set(index as usize, LINGER);
+        self.ring.shutdown_write(slot, tag(Op::Side, generation, index))
     }
 
     /// Ends a connection now, whatever it was doing.
-    pub(super) fn shut(&mut self, slot: u32) -> io::Result<()> {
-        let connection = &mut self.connections[slot as usize];
+    pub(super) fn shut(&mut self, index: u32) -> io::Result<()> {
+        let connection = &mut self.connections[index as usize];
         if matches!(connection.stage, Stage::Free | Stage::Closing | Stage::Leaving) {
             return Ok(());
         }
         connection.stage = Stage::Closing;
-        self.drop_leftover(slot);
-        self.deadlines.clear(slot as usize);
-        self.touch(slot);
-        let connection = &mut self.connections[slot as usize];
+        self.drop_leftover(index);
+        self.deadlines.clear(index as usize);
+        self.touch(index);
+        let connection = &mut self.connections[index as usize];
         if !connection.quiet() {
             // Ends a receive and a send in flight as well.
             connection.pending += 1;
-            self.ring.shutdown_both(Slot(slot), tag(Op::Side, connection.generation, slot))?;
+            self.ring.shutdown_both(connection.slot, tag(Op::Side, connection.generation, index))?;
         }
         Ok(())
     }
 
-    pub(super) fn drop_leftover(&mut self, slot: u32) {
-        let leftover = &mut self.connections[slot as usize].leftover;
+    pub(super) fn drop_leftover(&mut self, index: u32) {
+        let leftover = &mut self.connections[index as usize].leftover;
         if let Some((block, _)) = leftover.copied.take() {
             self.ctx.pool.give_back(block);
         }
@@ -156,23 +156,22 @@ impl Turn {
         }
     }
 
-    pub(super) fn close_if_quiet(&mut self, slot: u32) -> io::Result<()> {
-        let connection = &mut self.connections[slot as usize];
+    pub(super) fn close_if_quiet(&mut self, index: u32) -> io::Result<()> {
+        let connection = &mut self.connections[index as usize];
         if !connection.quiet() {
             return Ok(());
         }
         connection.stage = Stage::Leaving;
         connection.receive = Receive::Off;
         connection.conversation.end(&mut self.ctx);
-        self.ring.close(Slot(slot), tag(Op::Close, 0, slot))
+        self.ring.close(connection.slot, tag(Op::Close, connection.generation, index))
     }
 
-    pub(super) fn closed(&mut self, moved: bool, slot: u32) -> io::Result<()> {
-        self.connections[slot as usize].free();
-        if !moved {
-            self.open -= 1;
-            self.peers.closed(self.ctx.shard);
-        }
+    pub(super) fn closed(&mut self, index: u32) -> io::Result<()> {
+        self.connections[index as usize].free();
+        self.vacant.push(index);
+        self.open -= 1;
+        self.peers.closed(self.ctx.shard);
         Ok(())
     }
 
@@ -182,11 +181,11 @@ impl Turn {
             return Ok(());
         }
         self.buffers.publish();
-        while let Some((slot, generation)) = self.parked.pop_front() {
-            let connection = &mut self.connections[slot as usize];
+        while let Some((index, generation)) = self.parked.pop_front() {
+            let connection = &mut self.connections[index as usize];
             if connection.generation == generation && connection.receive == Receive::Parked {
                 connection.receive = Receive::Off;
-                self.touch(slot);
+                self.touch(index);
                 self.look_after_touched()?;
             }
         }

@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use super::{COPIED_BYTES_MAX, DRAIN_GRACE, GROUP, LINGER_BYTES_MAX, MOVED, Op, Turn, tag};
+use super::{COPIED_BYTES_MAX, DRAIN_GRACE, GROUP, LINGER_BYTES_MAX, Op, Turn, tag};
 use crate::base::ShardId;
 use crate::shard::connection::{Connection, Receive, Stage, Stall};
 use crate::shard::conversation::Next;
@@ -32,7 +32,6 @@ impl Turn {
             None => self.open_connection(slot),
             Some((shard, ring)) => {
                 self.ctx.metrics().connections_moved.add(1);
-                self.connection(slot).stage = Stage::Leaving;
                 self.ring.send_slot(Slot(slot), ring, tag(Op::Incoming, 0, 0), tag(Op::Move, shard.0.into(), slot))
             }
         }
@@ -51,44 +50,39 @@ impl Turn {
             self.peers.closed(shard);
             self.ctx.metrics().connections_refused.add(1);
         }
-        self.ring.close(Slot(slot), tag(Op::Close, MOVED, slot))
+        self.ring.close(Slot(slot), tag(Op::MovedClose, 0, slot))
     }
 
     pub(super) fn open_connection(&mut self, slot: u32) -> io::Result<()> {
         self.open += 1;
-        self.connection(slot).open();
+        // Places are reused last in, first out: what a shard touches follows its open connections, not their churn.
+        let index = self.vacant.pop().unwrap_or_else(|| {
+            self.connections.push(Connection::new(self.connections.len() as u32));
+            self.connections.len() as u32 - 1
+        });
+        self.connections[index as usize].open(Slot(slot));
         if self.open > self.ctx.limits.connections_per_shard_max {
             self.ctx.metrics().connections_refused.add(1);
-            let connection = &mut self.connections[slot as usize];
-            connection.conversation.refuse_connection(&mut self.ctx);
-            self.touch(slot);
+            self.connections[index as usize].conversation.refuse_connection(&mut self.ctx);
+            self.touch(index);
             return Ok(());
         }
-        self.arm_receive(slot)?;
-        self.deadlines.set(slot as usize, self.ctx.limits.idle_timeout);
-        if self.ctx.draining {
-            self.deadlines.set(slot as usize, DRAIN_GRACE);
-        }
+        self.arm_receive(index)?;
+        let patience = if self.ctx.draining { DRAIN_GRACE } else { self.ctx.limits.idle_timeout };
+        self.deadlines.set(index as usize, patience);
         Ok(())
     }
 
-    pub(super) fn connection(&mut self, slot: u32) -> &mut Connection {
-        while self.connections.len() <= slot as usize {
-            self.connections.push(Connection::new(Slot(self.connections.len() as u32)));
-        }
-        &mut self.connections[slot as usize]
-    }
-
-    pub(super) fn arm_receive(&mut self, slot: u32) -> io::Result<()> {
-        let connection = &mut self.connections[slot as usize];
+    pub(super) fn arm_receive(&mut self, index: u32) -> io::Result<()> {
+        let connection = &mut self.connections[index as usize];
         debug_assert_eq!(connection.receive, Receive::Off);
         connection.receive = Receive::Armed;
-        self.ring.receive(Slot(slot), GROUP, self.bundles, tag(Op::Receive, connection.generation, slot))
+        self.ring.receive(connection.slot, GROUP, self.bundles, tag(Op::Receive, connection.generation, index))
     }
 
-    pub(super) fn received(&mut self, completion: &Completion, generation: u32, slot: u32) -> io::Result<()> {
-        let connection = &mut self.connections[slot as usize];
-        assert_eq!(connection.generation, generation, "a slot is free only when its requests have completed");
+    pub(super) fn received(&mut self, completion: &Completion, generation: u32, index: u32) -> io::Result<()> {
+        let connection = &mut self.connections[index as usize];
+        assert_eq!(connection.generation, generation, "a index is free only when its requests have completed");
         if !completion.more() {
             connection.receive = Receive::Off;
         }
@@ -98,32 +92,32 @@ impl Turn {
             self.buffers.take(first, bytes, &mut runs);
             self.ctx.metrics().received_bytes.add(bytes as u64);
             for run in runs.drain(..) {
-                self.take_run(slot, run)?;
+                self.take_run(index, run)?;
             }
             self.runs = runs;
         }
         match completion.result {
             1.. => {}
-            0 => self.peer_ended(slot),
+            0 => self.peer_ended(index),
             error if error == -libc::ENOBUFS => {
                 self.ctx.metrics().receive_buffers_empty.add(1);
-                let connection = &mut self.connections[slot as usize];
+                let connection = &mut self.connections[index as usize];
                 if connection.stage == Stage::Open && connection.receive == Receive::Off {
                     connection.receive = Receive::Parked;
-                    self.parked.push_back((slot, generation));
+                    self.parked.push_back((index, generation));
                 }
             }
             error if error == -libc::ECANCELED => {}
             // Reset, timed out, unreachable: nobody is left to answer.
-            _ => self.shut(slot)?,
+            _ => self.shut(index)?,
         }
-        self.touch(slot);
+        self.touch(index);
         Ok(())
     }
 
     /// Takes one run of received bytes: to be parsed now, or kept behind what already waits, or dropped.
-    pub(super) fn take_run(&mut self, slot: u32, mut run: Run) -> io::Result<()> {
-        let connection = &mut self.connections[slot as usize];
+    pub(super) fn take_run(&mut self, index: u32, mut run: Run) -> io::Result<()> {
+        let connection = &mut self.connections[index as usize];
         if run.bytes() == 0 || !matches!(connection.stage, Stage::Open) {
             connection.lingered_bytes += run.bytes();
             self.buffers.give_back(run);
@@ -135,7 +129,7 @@ impl Turn {
                 self.held.push(&mut connection.leftover, run);
                 return Ok(());
             }
-            Stall::Replies => return self.copy_aside(slot, run),
+            Stall::Replies => return self.copy_aside(index, run),
         }
         let input = self.buffers.bytes_of(&run);
         let (consumed, next) = connection.conversation.consume(input, &mut self.ctx);
@@ -148,40 +142,40 @@ impl Turn {
             }
             Next::WaitForRoom => {
                 self.held.push(&mut connection.leftover, run);
-                self.stall(slot, Stall::NoRoom)?;
+                self.stall(index, Stall::NoRoom)?;
             }
             Next::WaitForReplies => {
-                self.stall(slot, Stall::Replies)?;
-                self.copy_aside(slot, run)?;
+                self.stall(index, Stall::Replies)?;
+                self.copy_aside(index, run)?;
             }
         }
         Ok(())
     }
 
-    pub(super) fn stall(&mut self, slot: u32, stall: Stall) -> io::Result<()> {
-        let connection = &mut self.connections[slot as usize];
+    pub(super) fn stall(&mut self, index: u32, stall: Stall) -> io::Result<()> {
+        let connection = &mut self.connections[index as usize];
         connection.stall = stall;
         if stall == Stall::NoRoom {
             self.ctx.metrics().no_room_stalls.add(1);
-            self.no_room.push_back((slot, connection.generation));
+            self.no_room.push_back((index, connection.generation));
         }
-        self.end_receive(slot)
+        self.end_receive(index)
     }
 
-    pub(super) fn end_receive(&mut self, slot: u32) -> io::Result<()> {
-        let connection = &mut self.connections[slot as usize];
+    pub(super) fn end_receive(&mut self, index: u32) -> io::Result<()> {
+        let connection = &mut self.connections[index as usize];
         if connection.receive == Receive::Armed {
             connection.receive = Receive::Ending;
             connection.pending += 1;
-            let target = tag(Op::Receive, connection.generation, slot);
-            self.ring.cancel(target, tag(Op::Side, connection.generation, slot))?;
+            let target = tag(Op::Receive, connection.generation, index);
+            self.ring.cancel(target, tag(Op::Side, connection.generation, index))?;
         }
         Ok(())
     }
 
     /// Copies a run into the connection's own block, so that a peer that does not read holds no shared buffer.
-    pub(super) fn copy_aside(&mut self, slot: u32, run: Run) -> io::Result<()> {
-        let leftover = &mut self.connections[slot as usize].leftover;
+    pub(super) fn copy_aside(&mut self, index: u32, run: Run) -> io::Result<()> {
+        let leftover = &mut self.connections[index as usize].leftover;
         let bytes = self.buffers.bytes_of(&run);
         let kept = match &mut leftover.copied {
             None => self.ctx.pool.take(bytes.len()).map(|block| (block, 0..0)),
@@ -202,20 +196,24 @@ impl Turn {
             (block, range.start..end)
         });
         self.buffers.give_back(run);
-        // Without the bytes the talk cannot go on: the connection pays for the pool it has used up.
-        if leftover.copied.is_none() { self.shut(slot) } else { Ok(()) }
+        if leftover.copied.is_some() {
+            return Ok(());
+        }
+        // Without the bytes the talk cannot go on: the connection pays for having sent so far ahead.
+        self.ctx.metrics().connections_timed_out.add(1);
+        self.shut(index)
     }
 
     /// Goes on with a connection that was stalled.
-    pub(super) fn resume(&mut self, slot: u32) -> io::Result<()> {
-        let connection = &mut self.connections[slot as usize];
+    pub(super) fn resume(&mut self, index: u32) -> io::Result<()> {
+        let connection = &mut self.connections[index as usize];
         if connection.stage != Stage::Open && connection.stage != Stage::HalfClosed {
             return Ok(());
         }
         connection.stall = Stall::None;
-        self.touch(slot);
+        self.touch(index);
         loop {
-            let connection = &mut self.connections[slot as usize];
+            let connection = &mut self.connections[index as usize];
             let next = if let Some((mut block, range)) = connection.leftover.copied.take() {
                 let (consumed, next) =
                     connection.conversation.consume(&mut block.bytes_mut()[range.clone()], &mut self.ctx);
@@ -245,14 +243,14 @@ impl Turn {
             match next {
                 Next::Read => {}
                 Next::Close => return Ok(()),
-                Next::WaitForRoom => return self.stall(slot, Stall::NoRoom),
-                Next::WaitForReplies => return self.stall(slot, Stall::Replies),
+                Next::WaitForRoom => return self.stall(index, Stall::NoRoom),
+                Next::WaitForReplies => return self.stall(index, Stall::Replies),
             }
         }
     }
 
-    pub(super) fn peer_ended(&mut self, slot: u32) {
-        let connection = &mut self.connections[slot as usize];
+    pub(super) fn peer_ended(&mut self, index: u32) {
+        let connection = &mut self.connections[index as usize];
         if connection.stage == Stage::Open {
             connection.stage = Stage::HalfClosed;
         } else if connection.stage == Stage::Lingering {

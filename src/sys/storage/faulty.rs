@@ -120,6 +120,7 @@ struct Disk {
     boot: u64,
     steps: u64,
     crash_at: Option<u64>,
+    crash_on: Option<(Call, u64)>,
     crashed: bool,
     counts: HashMap<Call, u64>,
     failures: Vec<(Call, u64, Failure)>,
@@ -147,6 +148,7 @@ impl FaultyDisk {
             boot: 0,
             steps: 0,
             crash_at: None,
+            crash_on: None,
             crashed: false,
             counts: HashMap::new(),
             failures: Vec::new(),
@@ -180,6 +182,20 @@ impl FaultyDisk {
         disk.crash_at = Some(disk.steps + steps);
     }
 
+    /// Crashes the machine in the middle of the `nth` call of a kind from now, the next being 1.
+    pub fn crash_on(&self, call: Call, nth: u64) {
+        let mut disk = self.lock();
+        let at = disk.counts.get(&call).copied().unwrap_or(0) + nth;
+        disk.crash_on = Some((call, at));
+    }
+
+    /// Takes back what [`FaultyDisk::crash_after`] and [`FaultyDisk::crash_on`] ordered.
+    pub fn cancel_crash(&self) {
+        let mut disk = self.lock();
+        disk.crash_at = None;
+        disk.crash_on = None;
+    }
+
     /// Whether the machine crashed and was not rebooted yet: every call fails.
     #[must_use]
     pub fn has_crashed(&self) -> bool {
@@ -199,6 +215,7 @@ impl FaultyDisk {
         disk.boot += 1;
         disk.crashed = false;
         disk.crash_at = None;
+        disk.crash_on = None;
         disk.failures.clear();
     }
 
@@ -296,7 +313,9 @@ impl Disk {
     /// Counts a call that changes something and decides what becomes of it.
     fn step(&mut self, call: Call) -> Verdict {
         self.steps += 1;
-        if self.crash_at == Some(self.steps) {
+        let ordered = self.ordered(call);
+        let nth = self.counts[&call];
+        if self.crash_at == Some(self.steps) || self.crash_on == Some((call, nth)) {
             self.crashed = true;
             // In the middle: the call may have done its work, only nobody hears of it.
             return if self.random.one_in(2) {
@@ -305,7 +324,7 @@ impl Disk {
                 Verdict::DoThenFail(Failure::Errno(libc::EIO))
             };
         }
-        match self.ordered(call) {
+        match ordered {
             Some(failure) if matches!(call, Call::Write | Call::Zero | Call::Sync) => Verdict::DoThenFail(failure),
             Some(Failure::Errno(code)) => Verdict::DoNothing(code),
             Some(Failure::Short(_)) => Verdict::DoNothing(libc::EIO),
@@ -397,9 +416,14 @@ impl Disk {
 
     fn lose_what_was_not_synced(&mut self) {
         let mut random = self.random.clone();
+        // A journal keeps the order of names; POSIX promises nothing.
+        let in_order = random.one_in(2);
         let survivors = random.below(self.pending_names.len() + 1);
-        for change in self.pending_names.drain(..).take(survivors) {
-            apply(&mut self.durable_names, &change);
+        for (index, change) in self.pending_names.drain(..).enumerate() {
+            let survives = if in_order { index < survivors } else { random.one_in(2) };
+            if survives {
+                apply(&mut self.durable_names, &change);
+            }
         }
         self.names = self.durable_names.clone();
         let style = random.below(4);
