@@ -36,7 +36,7 @@ pub struct Epoch(pub u64);
 /// When a request is answered with a 2xx.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum AckLevel {
-    /// Its events are in a sealed chunk in memory: lost by a crash of the process.
+    /// Its events are in the log buffer, in order, and will be written: lost by a crash of the process.
     Memory,
     /// The write of its chunks completed: survives a crash of the process, not of the machine.
     Written,

@@ -29,7 +29,7 @@ use crate::metrics::{Scale, ServerMetrics};
 use crate::shard::{self, Idle, Peers, Setup};
 use crate::sys::memory::Region;
 use crate::sys::storage::{self, DataLock};
-use crate::sys::{affinity, net};
+use crate::sys::{affinity, net, priority};
 use crate::writer::{self, OpenError, Opened, Writer, WriterConfig};
 
 /// What an adaptive shard spins before it sleeps: about as long as a sleep and a wake-up cost together.
@@ -217,6 +217,13 @@ impl Server {
         }
         let thread = thread::Builder::new().name(format!("writer-{}", writer.0)).spawn(move || {
             pin(core);
+            if let Err(error) = priority::raise_to_realtime() {
+                say(&format_args!(
+                    "writer {}: no real-time priority ({error}): where other threads share core {core}, acks wait for \
+                     their slices to end; grant CAP_SYS_NICE or LimitRTPRIO=1",
+                    writer.0
+                ));
+            }
             ready.run()
         });
         self.writers.push(thread.map_err(host("starting a writer's thread"))?);

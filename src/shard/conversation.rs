@@ -16,6 +16,7 @@ use super::context::{Context, Kept};
 use super::http::parse_head;
 use super::replies::{Condition, GateId, Replies};
 use super::request::{Content, Encoding, Framing, Request, RequestId, Route};
+use crate::base::AckLevel;
 use crate::handoff::WriterState;
 use crate::metrics::{Readiness, WriterHealth};
 
@@ -277,7 +278,9 @@ impl Conversation {
             let extent = if self.body.was_single() { Extent::Single { event_id } } else { Extent::Batch };
             let position = tally.first.expect("an accepted event has a position");
             let answer = Accepted { accepted: tally.accepted, refusals, position, ack: level, extent };
-            (answer::accepted(room, &frame, &answer), Some(Condition { level, seq: tally.last_seq }))
+            // In memory they are as safe as memory makes them: there is nothing to wait for.
+            let condition = (level != AckLevel::Memory).then_some(Condition { level, seq: tally.last_seq });
+            (answer::accepted(room, &frame, &answer), condition)
         };
         let bytes = bytes.expect("room for the longest answer was asked for");
         self.body.release(ctx);

@@ -24,7 +24,7 @@ use super::connection::{Connection, HeldRuns, Stage, Stall};
 use super::context::Context;
 use super::deadlines::{Deadlines, TICK};
 use super::peers::Peers;
-use crate::base::{AckLevel, Seq, ShardId};
+use crate::base::{AckLevel, KIB, ShardId};
 use crate::handoff::{Bell, WriterState};
 use crate::sys::uring::{Completion, ProvidedBuffers, Ring, Run, Wait};
 
@@ -36,6 +36,10 @@ const REAPED_MAX: usize = 256;
 const LINGER: Duration = Duration::from_secs(2);
 /// What a lingering connection drops before it is shut: a peer that goes on sending has not seen the answer anyway.
 const LINGER_BYTES_MAX: usize = 1 << 20;
+/// A chunk this long is worth a group commit of its own: the write then costs as much as the sync.
+const CHUNK_BYTES_WORTH_A_GROUP: usize = 64 * KIB;
+/// How long events that no request waits for (ack level memory) may stay in an unfinished chunk.
+const UNWAITED_MAX: Duration = Duration::from_millis(5);
 /// After the drain has begun, an idle connection is kept this long: a request that crosses with it is still answered.
 const DRAIN_GRACE: Duration = Duration::from_millis(100);
 /// What a connection may have sent ahead while its answers have no room, because it does not read them: more shuts it.
@@ -139,8 +143,12 @@ pub(super) struct Turn {
     drain_deadline: Option<Duration>,
     poisoned: bool,
     accept_retry: bool,
+    /// Kept between turns for their memory only: what was reaped, received, due.
+    completions: Box<[Completion]>,
     runs: Vec<Run>,
     due: Vec<u32>,
+    /// Since when the open chunk has held events.
+    filling_since: Option<Duration>,
     idle_since_ns: u64,
 }
 
@@ -162,7 +170,9 @@ impl Turn {
             drain_deadline: None,
             poisoned: false,
             accept_retry: false,
+            completions: vec![Completion::default(); REAPED_MAX].into(),
             runs: Vec::with_capacity(buffers),
+            filling_since: None,
             due: Vec::with_capacity(slots),
             idle_since_ns: 0,
             ctx: parts.context,
@@ -220,7 +230,7 @@ impl Turn {
     }
 
     fn receive(&mut self) -> io::Result<bool> {
-        let mut completions = [Completion::default(); REAPED_MAX];
+        let mut completions = std::mem::take(&mut self.completions);
         let mut worked = false;
         loop {
             let reaped = self.ring.reap(&mut completions);
@@ -229,6 +239,7 @@ impl Turn {
             }
             worked |= reaped > 0;
             if reaped < REAPED_MAX {
+                self.completions = completions;
                 return Ok(worked);
             }
         }
@@ -270,10 +281,23 @@ impl Turn {
         Ok(settled)
     }
 
-    /// Seals the open chunk when the writer would otherwise idle, or when an answer waits for nothing but the seal.
+    /// Seals the open chunk when the writer would otherwise idle: when it has nothing at all, or has taken everything and
+    /// the next chunk is long enough to keep it busy. Sealing sooner would cut the next group short: what arrives during
+    /// a sync belongs in one group. Events that nobody waits for may stay a little longer, since every group costs a sync.
     fn offer_to_writer(&mut self) {
-        if self.ctx.placer.port().writer_is_hungry() || self.ctx.waiters.any(AckLevel::Memory) {
+        if !self.ctx.placer.can_seal() {
+            return;
+        }
+        let now = self.ctx.clock.elapsed();
+        let since = *self.filling_since.get_or_insert(now);
+        let port = self.ctx.placer.port();
+        let is_long = self.ctx.placer.log().open_payload_bytes() >= CHUNK_BYTES_WORTH_A_GROUP;
+        let is_waited_for = self.ctx.waiters.any(AckLevel::Durable) || self.ctx.waiters.any(AckLevel::Written);
+        let is_due = is_waited_for || is_long || now.saturating_sub(since) >= UNWAITED_MAX || self.ctx.draining;
+        let writer_has_room = port.outstanding() == 0 || (is_long && port.writer_is_hungry());
+        if is_due && writer_has_room {
             self.ctx.placer.seal(self.ctx.clock.unix_ns());
+            self.filling_since = None;
         }
     }
 
@@ -284,11 +308,9 @@ impl Turn {
         if self.ctx.writer_state() == WriterState::Poisoned {
             return;
         }
-        let sealed = Seq(self.ctx.placer.open_seq().0 - 1);
         let (written, durable) = (self.ctx.placer.port().written_seq(), self.ctx.placer.port().durable_seq());
         let now_ns = self.ctx.clock.ns();
-        for (level, reached) in [(AckLevel::Memory, sealed), (AckLevel::Written, written), (AckLevel::Durable, durable)]
-        {
+        for (level, reached) in [(AckLevel::Written, written), (AckLevel::Durable, durable)] {
             while let Some(waiter) = self.ctx.waiters.pop(level, reached) {
                 self.ctx.metrics().ack_latency.record(now_ns.saturating_sub(waiter.since_ns));
                 let connection = &mut self.connections[waiter.connection as usize];
@@ -382,7 +404,13 @@ impl Turn {
             return self.ring.enter(Wait::Poll).map(|()| false);
         }
         let timed = self.deadlines.any() || self.drain_deadline.is_some() || self.accept_retry;
-        let result = self.ring.enter(if timed { Wait::For(TICK) } else { Wait::Forever });
+        let result = self.ring.enter(if self.filling_since.is_some() {
+            Wait::For(UNWAITED_MAX)
+        } else if timed {
+            Wait::For(TICK)
+        } else {
+            Wait::Forever
+        });
         self.bell.disarm();
         result.map(|()| true)
     }
