@@ -49,6 +49,14 @@ pub enum Turn {
     Drained,
 }
 
+/// What there was to take. Said by the one look that was taken: a chunk that comes after it rings the bell, so a second
+/// look here could mistake it for one that there is no room for, and sleep over it.
+enum Taken {
+    Group,
+    Nothing,
+    NoRoom,
+}
+
 /// One writer, ready to run.
 pub struct Writer {
     writer: WriterId,
@@ -166,9 +174,23 @@ impl Writer {
             return Err(failure);
         }
         self.keep_house(now)?;
-        if !self.take_ready(now)? {
-            self.mark_durable(now, true);
-            return Ok(self.nothing_taken());
+        match self.take_ready(now)? {
+            Taken::Group => {}
+            Taken::Nothing => {
+                self.store.pace(0);
+                self.mark_durable(now, true);
+                let drained = self.ports.iter().all(WriterPort::is_drained);
+                return Ok(if drained { Turn::Drained } else { Turn::Idle });
+            }
+            Taken::NoRoom => {
+                self.mark_durable(now, true);
+                if self.ports.iter().all(WriterPort::shard_has_gone) {
+                    // A drain must not wait for ever for a disk that stays full, nor end as if all were well.
+                    let full = std::io::Error::from_raw_os_error(libc::ENOSPC);
+                    return self.checked(Err(full), FailureStage::Prepare);
+                }
+                return Ok(Turn::Blocked);
+            }
         }
         self.fill_in_headers();
         self.write()?;
@@ -240,29 +262,26 @@ impl Writer {
         self.metrics.disk_free_bytes.set(self.store.free_bytes());
     }
 
-    /// Fills the group with what is ready, in fair order; false if there is nothing, or no room on disk.
-    fn take_ready(&mut self, now: Now) -> Result<bool, WriterFailure> {
+    /// Fills the group with what is ready, in fair order.
+    fn take_ready(&mut self, now: Now) -> Result<Taken, WriterFailure> {
         debug_assert!(self.chunks.is_empty());
-        if !self.ports.iter().any(WriterPort::has_chunks) {
-            return Ok(false);
-        }
         self.group.begin(self.end.offset, self.segment_bytes);
         if self.gather() == Fit::SegmentFull && self.chunks.is_empty() {
             if !self.roll(now)? {
-                return Ok(false);
+                return Ok(Taken::NoRoom);
             }
             self.group.begin(self.end.offset, self.segment_bytes);
             let fit = self.gather();
             assert!(!self.chunks.is_empty(), "a fresh segment has room for any chunk: {fit:?}");
         }
-        Ok(!self.chunks.is_empty())
+        Ok(if self.chunks.is_empty() { Taken::Nothing } else { Taken::Group })
     }
 
     /// Takes chunks until nothing is ready or one does not fit. First a fair share of each port, so that a busy shard
     /// cannot fill group after group alone, then what is left; the first to be asked changes from group to group.
     fn gather(&mut self) -> Fit {
         let count = self.ports.len();
-        let share = self.group_bytes_max / count;
+        let share = self.group_bytes_max / count.max(1);
         self.taken.fill(0);
         for limit in [share, usize::MAX] {
             for index in 0..count {
@@ -351,6 +370,7 @@ impl Writer {
         self.checked(written, FailureStage::Write)?;
         self.metrics.write_latency.record(started.elapsed().as_nanos() as u64);
         self.metrics.written_bytes.add(self.group.bytes() as u64);
+        self.store.pace(self.group.bytes());
         Ok(())
     }
 
@@ -402,16 +422,6 @@ impl Writer {
             self.store.mark(&self.end);
             self.marked = end;
             self.mark_due = now.elapsed + MARK_EVERY;
-        }
-    }
-
-    fn nothing_taken(&self) -> Turn {
-        if self.ports.iter().any(WriterPort::has_chunks) {
-            Turn::Blocked
-        } else if self.ports.iter().all(WriterPort::is_drained) {
-            Turn::Drained
-        } else {
-            Turn::Idle
         }
     }
 

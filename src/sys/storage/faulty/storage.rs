@@ -9,9 +9,7 @@ use super::disk::{Content, Disk, NameChange, Verdict};
 use super::{Call, Failure, FaultyDisk};
 use crate::base::{Epoch, PAGE_BYTES};
 use crate::sys::memory::Region;
-use crate::sys::storage::{
-    Background, DurableMark, Entry, Facts, FileId, ReadStorage, Storage, Write, errno, poll_readable,
-};
+use crate::sys::storage::{Background, DurableMark, Entry, Facts, FileId, ReadStorage, Storage, Write, errno};
 
 /// A storage on a [`FaultyDisk`]: one process's view, dead once the process or the machine is.
 #[derive(Debug)]
@@ -235,7 +233,14 @@ impl Storage for FaultyStorage {
     }
 
     fn wait(&mut self, bell: RawFd, timeout: Duration) -> io::Result<()> {
-        if bell < 0 { Ok(()) } else { poll_readable(&[bell], timeout) }
+        if bell < 0 {
+            return Ok(());
+        }
+        let mut polled = libc::pollfd { fd: bell, events: libc::POLLIN, revents: 0 };
+        // SAFETY: the pointer is to one initialised pollfd of our own. An error is as good as a wake-up: the caller looks
+        // again anyway.
+        unsafe { libc::poll(&raw mut polled, 1, i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX)) };
+        Ok(())
     }
 
     fn facts(&self) -> &Facts {
