@@ -45,7 +45,7 @@ use crate::record::{ChunkKind, SEGMENT_HEADER_BYTES, SegmentHeader};
 use crate::sys::storage::{AlignedBytes, FileId, ReadStorage};
 
 /// Bytes read at a time: above it a disk gets no faster.
-const READ_BYTES: usize = 4 << 20;
+const READ_BYTES: usize = 2 << 20;
 const _: () = assert!(READ_BYTES >= WALK_BUFFER_BYTES_MIN);
 /// Segments read whole whatever their length: the newest may be empty, and then the one before it is the end.
 const SEGMENTS_READ_MIN: usize = 2;
