@@ -389,6 +389,19 @@ fn a_disk_filled_by_somebody_else_blocks_but_loses_and_poisons_nothing() {
 }
 
 #[test]
+fn a_drain_onto_a_full_disk_fails_instead_of_hanging() {
+    let disk = FaultyDisk::new(7);
+    let mut rig = settled(&disk, &config());
+    disk.set_capacity(0);
+    while rig.status.state() == WriterState::Running || rig.shards[0].port.outstanding() == 0 {
+        rig.send(0, &vec![b'x'; 12 * KIB]);
+        rig.turn_after(Duration::from_millis(700)).unwrap();
+    }
+    rig.shards.clear();
+    assert_eq!(rig.turn(), Err(WriterFailure { stage: FailureStage::Prepare, errno: libc::ENOSPC }));
+}
+
+#[test]
 fn a_disk_that_is_full_at_start_is_refused_with_the_fix() {
     let disk = FaultyDisk::new(7);
     disk.set_capacity(config().segment_bytes - 1);

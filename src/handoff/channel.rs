@@ -196,6 +196,12 @@ impl WriterPort {
         !self.sealed.is_empty()
     }
 
+    /// Whether the shard has gone: it offers nothing more, and nobody waits for what it offered.
+    #[must_use]
+    pub fn shard_has_gone(&self) -> bool {
+        self.sealed.is_abandoned()
+    }
+
     /// Whether the shard has gone and every chunk it offered was taken.
     #[must_use]
     pub fn is_drained(&self) -> bool {

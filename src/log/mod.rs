@@ -23,7 +23,7 @@ pub use tail::ReadError;
 pub use verify::{VerifyReport, WriterReport, verify, verify_storages};
 
 /// Bytes read at a time: what a disk needs for full speed with one request in flight.
-const READ_BYTES: usize = 4 << 20;
+const READ_BYTES: usize = 2 << 20;
 
 /// Name of a segment's file.
 fn segment_name(epoch: crate::base::Epoch) -> String {

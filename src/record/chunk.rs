@@ -251,7 +251,7 @@ mod tests {
     #[test]
     fn every_flipped_bit_is_noticed() {
         let bytes = encoded(&header());
-        for bit in 0..CHUNK_HEADER_BYTES * 8 {
+        for bit in (0..CHUNK_HEADER_BYTES * 8).step_by(if cfg!(miri) { 61 } else { 1 }) {
             let mut bad = bytes;
             bad[bit / 8] ^= 1 << (bit % 8);
             assert!(ChunkHeader::decode(&bad).is_err(), "bit {bit}");

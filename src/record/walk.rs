@@ -442,3 +442,131 @@ enum Survey {
 fn is_clean(fault: &Fault) -> bool {
     matches!(fault, Fault::Header(HeaderFault::NoHeader | HeaderFault::Stale(_)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::TenantId;
+    use crate::record::{RECORD_HEADER_BYTES, put_record_header};
+
+    const WRITER: WriterId = WriterId(2);
+    const EPOCH: Epoch = Epoch(5);
+    const PAGE: u64 = PAGE_BYTES as u64;
+
+    /// A segment of eight pages whose chunks, one page each, belong to groups of these sizes.
+    fn segment(groups: &[u64]) -> (SegmentHeader, Vec<u8>) {
+        let header = SegmentHeader {
+            writer: WRITER,
+            epoch: EPOCH,
+            segment_bytes: 8 * PAGE,
+            created_unix_ns: 1,
+            previous_epoch: Epoch(4),
+            previous_end: 2 * PAGE,
+            previous_crc: 77,
+            seqs: ShardSeqs::default(),
+        };
+        let mut bytes = vec![0; 8 * PAGE_BYTES];
+        header.encode((&mut bytes[..PAGE_BYTES]).try_into().unwrap());
+        let (mut offset, mut crc, mut seq) = (PAGE, 77, Seq(0));
+        for chunks in groups {
+            let group_start = offset;
+            for _ in 0..*chunks {
+                seq = seq.next();
+                crc = put_chunk(&mut bytes, offset, group_start, seq, crc);
+                offset += PAGE;
+            }
+        }
+        (header, bytes)
+    }
+
+    fn put_chunk(bytes: &mut [u8], offset: u64, group_start: u64, seq: Seq, previous_crc: u32) -> u32 {
+        let event = format!("{{\"seq\":{}}}", seq.0);
+        let page = &mut bytes[offset as usize..offset as usize + PAGE_BYTES];
+        let payload_bytes = RECORD_HEADER_BYTES + event.len();
+        let payload = &mut page[CHUNK_HEADER_BYTES..CHUNK_HEADER_BYTES + payload_bytes];
+        put_record_header(payload.first_chunk_mut().unwrap(), event.len(), TenantId(0), 0);
+        payload[RECORD_HEADER_BYTES..].copy_from_slice(event.as_bytes());
+        let header = ChunkHeader {
+            kind: ChunkKind::Events,
+            epoch: EPOCH,
+            offset,
+            group_start,
+            writer: WRITER,
+            shard: ShardId(0),
+            seq,
+            sealed_unix_ns: 0,
+            events: 1,
+            payload_bytes: payload_bytes as u32,
+            payload_crc: crc32c(payload),
+            previous_crc,
+        };
+        header.encode(page.first_chunk_mut().unwrap())
+    }
+
+    /// Chunks seen and the end found.
+    fn finish(bytes: &[u8], header: &SegmentHeader, bound: Bound) -> (u64, Result<Tail, Damage>) {
+        let mut walker = Walker::new(vec![0; WALK_BUFFER_BYTES_MIN]);
+        let mut cursor = Cursor::at_start_of(header);
+        let mut chunks = 0;
+        // Short reads are continued.
+        let mut read = |offset: u64, into: &mut [u8]| {
+            let rest = bytes.get(offset as usize..).unwrap_or_default();
+            let length = rest.len().min(into.len()).min(3 * PAGE_BYTES);
+            into[..length].copy_from_slice(&rest[..length]);
+            Ok(length)
+        };
+        let judged = walker.finish(&mut cursor, header.segment_bytes, bound, &mut read, &mut |_| chunks += 1).unwrap();
+        assert_eq!(cursor.seqs.last(ShardId(0)), Seq(chunks), "the cursor is behind what was seen");
+        (chunks, judged)
+    }
+
+    #[test]
+    fn only_what_was_written_after_a_sync_proves_it() {
+        let (header, mut bytes) = segment(&[1, 2, 1]);
+        assert_eq!(finish(&bytes, &header, Bound::Open(0)), (4, Ok(Tail::Clean)));
+        assert_eq!(finish(&bytes, &header, Bound::Closed(5 * PAGE)), (4, Ok(Tail::Closed)));
+        let damage = |page: u64, fault| Err(Damage { writer: WRITER, epoch: EPOCH, offset: page * PAGE, fault });
+        let no_header = Fault::Header(HeaderFault::NoHeader);
+        // The last group: torn, unless something says that it was synced.
+        bytes[4 * PAGE_BYTES] ^= 1;
+        assert_eq!(finish(&bytes, &header, Bound::Open(0)), (3, Ok(Tail::Clean)));
+        assert_eq!(finish(&bytes, &header, Bound::Open(5 * PAGE)), (3, damage(4, no_header)));
+        assert_eq!(finish(&bytes, &header, Bound::Closed(5 * PAGE)), (3, damage(4, no_header)));
+        // The second group: its own rest proves nothing, the third group does.
+        bytes[2 * PAGE_BYTES] ^= 1;
+        assert_eq!(finish(&bytes, &header, Bound::Open(0)), (1, Ok(Tail::Torn(no_header))));
+        bytes[4 * PAGE_BYTES] ^= 1;
+        assert_eq!(finish(&bytes, &header, Bound::Open(0)), (1, damage(2, no_header)));
+    }
+
+    #[test]
+    fn an_end_that_does_not_fit_is_damage() {
+        let (header, bytes) = segment(&[1, 1]);
+        for (bound, chunks) in [(Bound::Closed(2 * PAGE), 1), (Bound::Closed(4 * PAGE), 2), (Bound::Open(4 * PAGE), 2)]
+        {
+            let (seen, judged) = finish(&bytes, &header, bound);
+            let closes_early = bound == Bound::Closed(2 * PAGE);
+            assert_eq!((seen, judged.is_ok()), (chunks, closes_early), "{bound:?}");
+        }
+        assert!(finish(&bytes, &header, Bound::Closed(9 * PAGE)).1.is_err(), "behind the segment");
+        assert!(finish(&bytes[..2 * PAGE_BYTES + 100], &header, Bound::Closed(3 * PAGE)).1.is_err(), "cut short");
+        assert_eq!(finish(&bytes[..2 * PAGE_BYTES], &header, Bound::Open(0)), (1, Ok(Tail::Torn(Fault::Short))));
+    }
+
+    #[test]
+    fn a_chunk_in_another_place_is_not_that_places_chunk() {
+        let (header, mut bytes) = segment(&[1, 1, 1]);
+        let copy = bytes[2 * PAGE_BYTES..3 * PAGE_BYTES].to_vec();
+        bytes[3 * PAGE_BYTES..4 * PAGE_BYTES].copy_from_slice(&copy);
+        let stale = Tail::Clean;
+        assert_eq!(finish(&bytes, &header, Bound::Open(0)), (2, Ok(stale)), "misplaced, so stale");
+        let mut walker = Walker::new(vec![0; WALK_BUFFER_BYTES_MIN]);
+        let mut read = |offset: u64, into: &mut [u8]| {
+            into.copy_from_slice(&bytes[offset as usize..offset as usize + into.len()]);
+            Ok(into.len())
+        };
+        assert!(walker.holds_chunks(WRITER, EPOCH, 8 * PAGE, &mut read).unwrap());
+        assert!(!walker.holds_chunks(WRITER, Epoch(6), 8 * PAGE, &mut read).unwrap());
+        assert!(!walker.holds_chunks(WriterId(1), EPOCH, 8 * PAGE, &mut read).unwrap());
+    }
+}

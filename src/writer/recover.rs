@@ -45,7 +45,7 @@ use crate::record::{ChunkKind, SEGMENT_HEADER_BYTES, SegmentHeader};
 use crate::sys::storage::{AlignedBytes, FileId, ReadStorage};
 
 /// Bytes read at a time: above it a disk gets no faster.
-const READ_BYTES: usize = 4 << 20;
+const READ_BYTES: usize = 2 << 20;
 const _: () = assert!(READ_BYTES >= WALK_BUFFER_BYTES_MIN);
 /// Segments read whole whatever their length: the newest may be empty, and then the one before it is the end.
 const SEGMENTS_READ_MIN: usize = 2;
@@ -340,4 +340,40 @@ fn first_to_read(segments: &[Segment], read_bytes_max: u64) -> usize {
         first -= 1;
     }
     first
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::ShardSeqs;
+    use crate::sys::storage::faulty::FaultyDisk;
+
+    /// The table's rows are tested over whole logs in `tests/recovery.rs`; here is what can run under Miri.
+    #[test]
+    fn segments_without_chunks_are_found_linked_and_dropped() {
+        let disk = FaultyDisk::new(1);
+        let mut page = vec![0; 3 * SEGMENT_HEADER_BYTES];
+        let mut header = SegmentHeader {
+            writer: WriterId(0),
+            epoch: Epoch(3),
+            segment_bytes: page.len() as u64,
+            created_unix_ns: 9,
+            previous_epoch: Epoch(2),
+            previous_end: 8192,
+            previous_crc: 5,
+            seqs: ShardSeqs::default(),
+        };
+        header.encode((&mut page[..SEGMENT_HEADER_BYTES]).try_into().unwrap());
+        disk.put(&FileName::Segment(Epoch(3)).text(), page.clone());
+        let recovered = recover(&mut disk.storage(), WriterId(0), 0).unwrap();
+        assert_eq!((recovered.end.epoch, recovered.end.offset, recovered.end.crc), (Epoch(2), 8192, 5));
+        assert_eq!((recovered.live, recovered.next_epoch), (vec![], Epoch(4)));
+        assert_eq!(recovered.report.discarded, [Epoch(3)]);
+        // A second one that continues another is not dropped but refused.
+        header.epoch = Epoch(4);
+        header.encode((&mut page[..SEGMENT_HEADER_BYTES]).try_into().unwrap());
+        disk.put(&FileName::Segment(Epoch(4)).text(), page);
+        let error = recover(&mut disk.storage(), WriterId(0), 0).unwrap_err();
+        assert!(matches!(error, RecoverError::Damaged(Damage { epoch: Epoch(4), offset: 0, .. })), "{error}");
+    }
 }

@@ -49,15 +49,12 @@ pub enum Turn {
     Drained,
 }
 
-/// What there was to take.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Ready {
-    /// A group, now in `chunks`.
+/// What there was to take. Said by the one look that was taken: a chunk that comes after it rings the bell, so a second
+/// look here could mistake it for one that there is no room for, and sleep over it.
+enum Taken {
     Group,
-    /// Nothing.
     Nothing,
-    /// Chunks that no segment has room for.
-    DiskFull,
+    NoRoom,
 }
 
 /// One writer, ready to run.
@@ -178,14 +175,20 @@ impl Writer {
         }
         self.keep_house(now)?;
         match self.take_ready(now)? {
-            Ready::Group => {}
-            Ready::Nothing => {
+            Taken::Group => {}
+            Taken::Nothing => {
+                self.store.pace(0);
                 self.mark_durable(now, true);
                 let drained = self.ports.iter().all(WriterPort::is_drained);
                 return Ok(if drained { Turn::Drained } else { Turn::Idle });
             }
-            Ready::DiskFull => {
+            Taken::NoRoom => {
                 self.mark_durable(now, true);
+                if self.ports.iter().all(WriterPort::shard_has_gone) {
+                    // A drain must not wait for ever for a disk that stays full, nor end as if all were well.
+                    let full = std::io::Error::from_raw_os_error(libc::ENOSPC);
+                    return self.checked(Err(full), FailureStage::Prepare);
+                }
                 return Ok(Turn::Blocked);
             }
         }
@@ -259,30 +262,26 @@ impl Writer {
         self.metrics.disk_free_bytes.set(self.store.free_bytes());
     }
 
-    /// Fills the group with what is ready, in fair order. What it says is what it saw: a chunk that comes just after is
-    /// found by the look before the sleep.
-    fn take_ready(&mut self, now: Now) -> Result<Ready, WriterFailure> {
+    /// Fills the group with what is ready, in fair order.
+    fn take_ready(&mut self, now: Now) -> Result<Taken, WriterFailure> {
         debug_assert!(self.chunks.is_empty());
-        if !self.ports.iter().any(WriterPort::has_chunks) {
-            return Ok(Ready::Nothing);
-        }
         self.group.begin(self.end.offset, self.segment_bytes);
         if self.gather() == Fit::SegmentFull && self.chunks.is_empty() {
             if !self.roll(now)? {
-                return Ok(Ready::DiskFull);
+                return Ok(Taken::NoRoom);
             }
             self.group.begin(self.end.offset, self.segment_bytes);
             let fit = self.gather();
             assert!(!self.chunks.is_empty(), "a fresh segment has room for any chunk: {fit:?}");
         }
-        Ok(if self.chunks.is_empty() { Ready::Nothing } else { Ready::Group })
+        Ok(if self.chunks.is_empty() { Taken::Nothing } else { Taken::Group })
     }
 
     /// Takes chunks until nothing is ready or one does not fit. First a fair share of each port, so that a busy shard
     /// cannot fill group after group alone, then what is left; the first to be asked changes from group to group.
     fn gather(&mut self) -> Fit {
         let count = self.ports.len();
-        let share = self.group_bytes_max / count;
+        let share = self.group_bytes_max / count.max(1);
         self.taken.fill(0);
         for limit in [share, usize::MAX] {
             for index in 0..count {
@@ -371,6 +370,7 @@ impl Writer {
         self.checked(written, FailureStage::Write)?;
         self.metrics.write_latency.record(started.elapsed().as_nanos() as u64);
         self.metrics.written_bytes.add(self.group.bytes() as u64);
+        self.store.pace(self.group.bytes());
         Ok(())
     }
 

@@ -13,7 +13,7 @@ use super::mark::{self, MarkFile};
 use super::ring::GroupRing;
 use super::{
     AlignedBytes, Background, DurableMark, Entry, Facts, FileId, ReadStorage, Storage, SyncChoice, SyncMode, Write,
-    errno, follower, poll_readable, probe, server_runs,
+    errno, follower, probe, server_runs,
 };
 use crate::base::{Epoch, MIB, WriterId};
 use crate::sys::memory::Region;
@@ -207,10 +207,7 @@ impl Storage for DirectStorage {
     }
 
     fn wait(&mut self, bell: RawFd, timeout: Duration) -> io::Result<()> {
-        match &self.ring {
-            Some(ring) if ring.has_background() => poll_readable(&[bell, ring.fd()], timeout),
-            _ => poll_readable(&[bell], timeout),
-        }
+        self.ring().wait(bell, timeout)
     }
 
     fn facts(&self) -> &Facts {
@@ -245,9 +242,12 @@ mod tests {
 
     #[test]
     fn groups_from_registered_and_other_memory_read_back() {
-        for sync in [SyncChoice::Fdatasync, SyncChoice::Dsync] {
+        for (sync, direct) in [(SyncChoice::Fdatasync, true), (SyncChoice::Dsync, true), (SyncChoice::Fdatasync, false)]
+        {
             let directory = tempfile::tempdir().unwrap();
             let mut storage = DirectStorage::open(directory.path(), WriterId(0), sync).unwrap();
+            // False is what a filesystem without O_DIRECT comes to.
+            storage.files.direct &= direct;
             let regions = [region(1), region(2)];
             storage.register(&regions).unwrap();
             storage.begin().unwrap();

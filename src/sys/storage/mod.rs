@@ -156,9 +156,8 @@ pub enum Background {
 }
 
 impl Background {
-    /// Longest range of one [`Background::Zero`]: long enough for full speed, short enough that a group behind it
-    /// waits a few hundred microseconds at most.
-    pub const ZERO_BYTES_MAX: usize = crate::base::MIB;
+    /// Longest range of one [`Background::Zero`]: a group behind it waits for a few milliseconds of a fast disk at most.
+    pub const ZERO_BYTES_MAX: usize = 16 * crate::base::MIB;
 }
 
 /// The reading half.
@@ -318,22 +317,4 @@ pub trait Storage: ReadStorage {
 /// An errno as an error.
 fn errno(code: i32) -> io::Error {
     io::Error::from_raw_os_error(code)
-}
-
-/// Sleeps until one of `fds` is readable or `timeout` passes; EINTR counts as a timeout.
-fn poll_readable(fds: &[RawFd], timeout: Duration) -> io::Result<()> {
-    let mut polled = [libc::pollfd { fd: -1, events: libc::POLLIN, revents: 0 }; 2];
-    let polled = &mut polled[..fds.len()];
-    for (polled, fd) in polled.iter_mut().zip(fds) {
-        polled.fd = *fd;
-    }
-    let timeout_ms = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
-    // SAFETY: the pointer and the count describe one array of initialised pollfds.
-    if unsafe { libc::poll(polled.as_mut_ptr(), polled.len() as libc::nfds_t, timeout_ms) } < 0 {
-        let error = io::Error::last_os_error();
-        if error.kind() != io::ErrorKind::Interrupted {
-            return Err(error);
-        }
-    }
-    Ok(())
 }
