@@ -21,10 +21,28 @@ const BROWSER: &[u8] = b"POST /v1/events/batch?atomic=true HTTP/1.1\r\nHost: ing
     Connection: keep-alive\r\nSec-Fetch-Dest: empty\r\nSec-Fetch-Mode: cors\r\nSec-Fetch-Site: same-site\r\n\
     X-Request-ID: 0f8fad5b-d9cb-469f-a165-70867728950e\r\nX-Ack: durable\r\n\r\n";
 
-/// A head that came whole, by client.
-#[divan::bench(args = [("load client", LOAD_CLIENT), ("curl", CURL), ("browser", BROWSER)])]
-fn parse_whole(bencher: Bencher<'_, '_>, (_, head): (&str, &[u8])) {
-    let limits = Limits::default();
+/// Who sends.
+#[derive(Clone, Copy, Debug)]
+enum Sender {
+    LoadClient,
+    Curl,
+    Browser,
+}
+
+impl Sender {
+    const fn head(self) -> &'static [u8] {
+        match self {
+            Self::LoadClient => LOAD_CLIENT,
+            Self::Curl => CURL,
+            Self::Browser => BROWSER,
+        }
+    }
+}
+
+/// A head that came whole.
+#[divan::bench(args = [Sender::LoadClient, Sender::Curl, Sender::Browser])]
+fn parse_whole(bencher: Bencher<'_, '_>, sender: Sender) {
+    let (head, limits) = (sender.head(), Limits::default());
     bencher.counter(BytesCount::new(head.len())).bench_local(|| {
         let parsed = parse_head(divan::black_box(head), &mut 0, &limits);
         parsed.expect("it is a valid head").expect("it is complete").1
