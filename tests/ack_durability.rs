@@ -260,6 +260,16 @@ fn a_failed_writer_is_told_to_clients() {
     assert_eq!(server.wait_for_exit().code(), Some(5), "{}", server.log());
 }
 
+/// A drain that has to cut a client off does not end as if it had served everybody.
+#[test]
+fn a_drain_that_was_cut_off_is_no_success() {
+    let mut server = Setup::new().set("drain_timeout", "300ms").start();
+    let mut client = server.connect();
+    client.ask(&bare("GET", "/health", "")).expect(200);
+    client.send(b"POST /v1/events HTTP/1.1\r\nHost: t\r\nContent-Length: 100\r\n\r\n{\"half\":");
+    assert_eq!(server.terminate().code(), Some(5), "{}", server.log());
+}
+
 /// A disk that fills: 507 from the reserve on, nothing acked is lost, and space that comes back is used.
 #[test]
 fn the_disk_reserve_gives_507_and_loses_nothing() {

@@ -1,5 +1,5 @@
 //! What the log promises when the disk fails: seeded crashes at every kind of step, errors, a full disk, slow followers.
-//! Each simulated run prints its seed when it fails; `TIDEGATE_SEED` runs one seed alone.
+//! Each simulated run prints its seed when it fails; `TIDEGATE_TEST_SEED` runs one seed alone.
 
 mod rig;
 
@@ -193,12 +193,12 @@ fn run(seed: u64) {
 
 #[test]
 fn whatever_was_acknowledged_survives_any_crash_exactly_once() {
-    if let Ok(seed) = std::env::var("TIDEGATE_SEED") {
+    if let Ok(seed) = std::env::var("TIDEGATE_TEST_SEED") {
         return run(seed.parse().unwrap());
     }
     for seed in 0..RUNS {
         let outcome = std::panic::catch_unwind(|| run(seed));
-        assert!(outcome.is_ok(), "seed {seed} failed: TIDEGATE_SEED={seed} runs it alone");
+        assert!(outcome.is_ok(), "seed {seed} failed: TIDEGATE_TEST_SEED={seed} runs it alone");
     }
 }
 

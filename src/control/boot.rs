@@ -130,8 +130,8 @@ fn serve(config: &Config, plan: &Plan) -> Result<Outcome, BootError> {
     let view = Arc::clone(&server.view);
     let outcome = run_control_plane(&view, admin, &signals, &mut server, plane)
         .map_err(|error| host("starting the control plane")(io::Error::other(error.to_string())))?;
-    if outcome == Outcome::Drained {
-        server.join();
+    if outcome == Outcome::Drained && !server.join() {
+        return Ok(Outcome::DrainTimedOut);
     }
     Ok(outcome)
 }
@@ -262,17 +262,22 @@ impl Server {
         Ok(())
     }
 
-    fn join(&mut self) {
+    /// Waits for the threads; whether all of them ended with nothing left undone.
+    fn join(&mut self) -> bool {
+        let mut done = true;
         for shard in self.shards.drain(..) {
             if let Ok(Err(error)) = shard.join() {
-                say(&format_args!("a shard ended badly: {error}"));
+                say(&format_args!("a shard did not drain: {error}"));
+                done = false;
             }
         }
         for writer in self.writers.drain(..) {
             if let Ok(Err(failure)) = writer.join() {
                 say(&failure);
+                done = false;
             }
         }
+        done
     }
 }
 

@@ -15,7 +15,7 @@ use crate::base::{AckLevel, CHUNK_BYTES_MAX, EVENT_BYTES_MAX, HEAD_BYTES_MAX, KI
 /// Segments smaller than this would spend more on rolling than on events, and must hold a few of the longest chunks.
 const SEGMENT_BYTES_MIN: u64 = 8 * MIB as u64;
 /// Keeps an offset within a segment far from any 32-bit count of pages, and a lost segment's cost bounded.
-const SEGMENT_BYTES_MAX: u64 = 64 << 30;
+const SEGMENT_BYTES_MAX: u64 = 16 << 30;
 const _: () = assert!(SEGMENT_BYTES_MIN >= 4 * CHUNK_BYTES_MAX as u64);
 /// A log buffer holds one chunk that is being filled while others are being written.
 const LOG_BUFFER_BYTES_MIN: u64 = 8 * MIB as u64;
@@ -477,7 +477,7 @@ mod tests {
                 "target_utilization = nan",
                 "target_utilization = NaN in t.toml: it is the busy share of a core to hold: give 0.05 to 1",
             ),
-            ("segment_bytes = \"1MiB\"", "segment_bytes = 1MiB in t.toml: give 8MiB to 64GiB"),
+            ("segment_bytes = \"1MiB\"", "segment_bytes = 1MiB in t.toml: give 8MiB to 16GiB"),
             (
                 "segment_bytes = 8388609",
                 "segment_bytes = 8388609 in t.toml: O_DIRECT needs whole pages: give a multiple of 4KiB",

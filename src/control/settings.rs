@@ -71,7 +71,7 @@ pub struct Settings {
     /// How a group becomes durable: auto, dsync or fdatasync [default: auto]
     #[arg(long, env = "TIDEGATE_SYNC", value_name = "MODE", help_heading = "Log")]
     pub sync: Option<SyncChoice>,
-    /// Bytes of one segment file, 8MiB to 64GiB [default: 256MiB]
+    /// Bytes of one segment file, 8MiB to 16GiB [default: 256MiB]
     #[arg(long, env = "TIDEGATE_SEGMENT_BYTES", value_name = "SIZE", help_heading = "Log")]
     pub segment_bytes: Option<ByteSize>,
     /// Prepared segments to keep ready, 2 to 64 [default: 2]
@@ -96,7 +96,7 @@ pub struct Settings {
     /// Bytes of one receive buffer, 1KiB to 1MiB [default: 16KiB]
     #[arg(long, env = "TIDEGATE_RECEIVE_BUFFER_BYTES", value_name = "SIZE", help_heading = "Memory")]
     pub receive_buffer_bytes: Option<ByteSize>,
-    /// Pool of one shard for spanning events, decoders and answers, from 4MiB on [default: 64MiB]
+    /// Pool of one shard for spanning events and answers, from 4MiB on [default: 64MiB]
     #[arg(long, env = "TIDEGATE_POOL_BYTES", value_name = "SIZE", help_heading = "Memory")]
     pub pool_bytes: Option<ByteSize>,
 

@@ -145,7 +145,7 @@ pub fn accepted(buffer: &mut [u8], frame: &Frame<'_>, answer: &Accepted<'_>) -> 
         out.number(answer.refusals.total);
         out.put(b",\"events_count\":");
         out.number(answer.accepted);
-        // The position names one event of the log for ever, so no other batch can begin with it. A request's id would
+        // The position names one place in the log, so no other batch that was stored can begin with it. A request's id would
         // not do: clients choose those and may repeat them.
         out.put(b",\"batch_id\":\"");
         out.position(answer.position);

@@ -1,6 +1,6 @@
 //! A shard's memory apart from its log buffer: blocks that live from turn to turn. Shard thread only.
 //!
-//! What a turn needs and forgets (decompressed bytes) lies in a `bumpalo` arena that the turn resets. What outlives a
+//! What a turn needs and forgets (decompressed bytes) lies in a `bumpalo` arena that is reset after each use. What outlives a
 //! turn lies in a [`Block`] of the shard's [`Pool`]: a head or an event whose end has not arrived, answers that wait for
 //! their ack level or for a slow reader. The pool is one mapping of fixed size, cut by halves (a buddy allocator): blocks
 //! of 4 KiB to 2 MiB, every operation in at most ten steps, no allocation after start. An exhausted pool is an answer

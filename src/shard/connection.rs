@@ -47,7 +47,7 @@ pub(super) enum Stage {
     Lingering,
     /// Shut down; waiting for the requests in flight.
     Closing,
-    /// The descriptor's close is in flight, or its move to another shard.
+    /// The descriptor's close is in flight.
     Leaving,
 }
 

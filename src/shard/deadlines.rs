@@ -1,6 +1,6 @@
 //! One deadline per connection, in a dense array. Shard thread only; time is an argument.
 //!
-//! A tick scans the deadlines of all slots ever used: 16 384 connections are 64 KiB, read in a few microseconds twenty
+//! A tick scans the deadlines of all places ever used: 16 384 connections are 64 KiB, read in a few microseconds twenty
 //! times a second. That is cheaper than moving a timer for every request, which a wheel or a heap would have to do.
 
 use std::time::Duration;
@@ -19,28 +19,28 @@ pub(super) struct Deadlines {
 }
 
 impl Deadlines {
-    /// Deadlines for `slots` connections, none set.
+    /// Deadlines for `places` connections, none set.
     #[must_use]
-    pub(super) fn new(slots: usize) -> Self {
-        Self { ticks: vec![NEVER; slots], used: 0, set: 0, now: 0 }
+    pub(super) fn new(places: usize) -> Self {
+        Self { ticks: vec![NEVER; places], used: 0, set: 0, now: 0 }
     }
 
-    /// Sets or moves the deadline of `slot` to `after` from now.
+    /// Sets or moves the deadline of `place` to `after` from now.
     #[inline]
-    pub(super) fn set(&mut self, slot: usize, after: Duration) {
+    pub(super) fn set(&mut self, place: usize, after: Duration) {
         let ticks = after.as_nanos().div_ceil(TICK.as_nanos());
         // One tick more: now lies somewhere within the present tick.
         let at = u32::try_from(ticks).unwrap_or(NEVER).saturating_add(self.now + 1).min(NEVER - 1);
-        self.set += usize::from(self.ticks[slot] == NEVER);
-        self.ticks[slot] = at;
-        self.used = self.used.max(slot + 1);
+        self.set += usize::from(self.ticks[place] == NEVER);
+        self.ticks[place] = at;
+        self.used = self.used.max(place + 1);
     }
 
-    /// Takes the deadline of `slot` away.
+    /// Takes the deadline of `place` away.
     #[inline]
-    pub(super) fn clear(&mut self, slot: usize) {
-        self.set -= usize::from(self.ticks[slot] != NEVER);
-        self.ticks[slot] = NEVER;
+    pub(super) fn clear(&mut self, place: usize) {
+        self.set -= usize::from(self.ticks[place] != NEVER);
+        self.ticks[place] = NEVER;
     }
 
     /// Whether any is set: else the shard may sleep without end.
@@ -49,7 +49,7 @@ impl Deadlines {
         self.set > 0
     }
 
-    /// Moves to `elapsed` since the shard's start and appends the slots whose deadline has passed to `due`, their
+    /// Moves to `elapsed` since the shard's start and appends the places whose deadline has passed to `due`, their
     /// deadlines taken away. Whether a new tick has begun; cheap if not.
     pub(super) fn advance(&mut self, elapsed: Duration, due: &mut Vec<u32>) -> bool {
         let now = u32::try_from(elapsed.as_nanos() / TICK.as_nanos()).expect("a shard lives less than six years");
@@ -60,11 +60,11 @@ impl Deadlines {
         if self.set == 0 {
             return true;
         }
-        for (slot, at) in self.ticks[..self.used].iter_mut().enumerate() {
+        for (place, at) in self.ticks[..self.used].iter_mut().enumerate() {
             if *at <= now {
                 *at = NEVER;
                 self.set -= 1;
-                due.push(slot as u32);
+                due.push(place as u32);
             }
         }
         true

@@ -105,7 +105,8 @@ pub struct Setup {
 /// receive bundles are in use.
 ///
 /// # Errors
-/// The errno of mmap(2), io_uring_setup(2) or io_uring_register(2) at the start, of io_uring_enter(2) later.
+/// The errno of mmap(2), io_uring_setup(2) or io_uring_register(2) at the start, of io_uring_enter(2) later; TimedOut if
+/// the drain had to cut connections off.
 pub fn run(setup: Setup, ready: impl FnOnce(bool)) -> io::Result<()> {
     let pool_region = Arc::new(Region::map(setup.pool_bytes, false)?);
     let slots = slots_of(setup.limits.connections_per_shard_max);

@@ -1,6 +1,7 @@
 //! Puts valid events into the open chunk and chunks into the writer's ring. Shard thread only.
 //!
-//! The one copy of an event's bytes on the way in is made here: from where it was received to its place in the chunk.
+//! An event's bytes are copied once on their way to disk, here: from where they were received to their place in the
+//! chunk. (The validator reads a padded copy of its own, in first-level cache, which is forgotten.)
 //! The copy comes first and is taken back if the event turns out to be invalid, so the parser may read what is already in
 //! cache and the chunk never holds half an event. In valid JSON a raw CR or LF can only be white space (RFC 8259 §7 wants
 //! them escaped in strings), so both are stored as a space and every stored event is one line.

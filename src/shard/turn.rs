@@ -138,7 +138,7 @@ pub(super) struct Turn {
     /// Connections that wait for room in the log buffer, and those that wait for provided buffers; (place, generation).
     no_room: VecDeque<(u32, u32)>,
     parked: VecDeque<(u32, u32)>,
-    /// Connections being moved here: counted, not yet arrived.
+    /// Connections this shard has now.
     open: u32,
     drain_deadline: Option<Duration>,
     poisoned: bool,
@@ -201,7 +201,7 @@ impl Turn {
         loop {
             let worked = self.turn()?;
             if self.drained() {
-                return Ok(());
+                return if self.open == 0 { Ok(()) } else { Err(self.cut_off()) };
             }
             let turned_ns = self.ctx.clock.precise_ns();
             let blocked = self.wait(worked, turned_ns)?;
@@ -285,7 +285,8 @@ impl Turn {
     /// the next chunk is long enough to keep it busy. Sealing sooner would cut the next group short: what arrives during
     /// a sync belongs in one group. Events that nobody waits for may stay a little longer, since every group costs a sync.
     fn offer_to_writer(&mut self) {
-        if !self.ctx.placer.can_seal() {
+        if self.ctx.placer.log().open_events() == 0 {
+            self.filling_since = None;
             return;
         }
         let now = self.ctx.clock.elapsed();
@@ -382,6 +383,11 @@ impl Turn {
         let connections_gone = self.open == 0 || self.ctx.clock.elapsed() >= deadline;
         let chunks_gone = self.ctx.placer.log().used_bytes() == 0 && self.ctx.placer.port().outstanding() == 0;
         connections_gone && (chunks_gone || self.poisoned)
+    }
+
+    fn cut_off(&self) -> io::Error {
+        let open = self.open;
+        io::Error::new(io::ErrorKind::TimedOut, format!("{open} connections were still busy after drain_timeout"))
     }
 
     /// Submits, and waits if there is nothing to do; whether it blocked.

@@ -236,12 +236,6 @@ impl Ring {
         self.push(entry.user_data(user_data))
     }
 
-    /// Posts a completion with `target_user_data` to the ring behind `target`: a bell without a descriptor of its own.
-    pub fn message(&mut self, target: BorrowedFd<'_>, target_user_data: u64, user_data: u64) -> io::Result<()> {
-        let entry = opcode::MsgRingData::new(Fd(target.as_raw_fd()), 0, target_user_data, None).build();
-        self.push(entry.flags(squeue::Flags::SKIP_SUCCESS).user_data(user_data))
-    }
-
     /// Takes a buffer group out of use. No receive may name it any more.
     ///
     /// # Errors
