@@ -107,6 +107,17 @@ impl Pool {
         Some(Block { at, leaf, order })
     }
 
+    /// As [`Pool::take`], for what a connection could do without: `None` also when more than `quarters` of the pool would
+    /// be out. Connections that pipeline without reading use up that share and no more; the rest is for requests and
+    /// answers of everybody else.
+    pub fn take_spare(&mut self, bytes: usize, quarters: usize) -> Option<Block> {
+        if bytes > BLOCK_BYTES_MAX {
+            return None;
+        }
+        let after = self.used_bytes + (BLOCK_BYTES_MIN << order_for(bytes));
+        if after > self.region.bytes() / 4 * quarters { None } else { self.take(bytes) }
+    }
+
     /// Takes a block back and joins it with its free neighbours.
     ///
     /// # Panics
@@ -223,6 +234,17 @@ mod tests {
         assert!(pool.take(1).is_none(), "neighbours were joined back into whole blocks");
         whole.into_iter().for_each(|block| pool.give_back(block));
         assert_eq!(pool.used_bytes(), 0);
+    }
+
+    #[test]
+    fn a_quarter_is_kept_from_those_who_could_do_without() {
+        let mut pool = pool();
+        let spare: Vec<_> = std::iter::from_fn(|| pool.take_spare(1, 3)).collect();
+        assert_eq!(pool.used_bytes(), 2 * BLOCK_BYTES_MAX / 4 * 3);
+        let needed = pool.take(1).unwrap();
+        for block in spare.into_iter().chain([needed]) {
+            pool.give_back(block);
+        }
     }
 
     #[test]

@@ -84,6 +84,8 @@ pub(super) struct Connection {
     pub(super) pending: u8,
     /// Why it does not parse.
     pub(super) stall: Stall,
+    /// How far its answers were when it stalled: it goes on when they are further.
+    pub(super) stalled_at: (u64, u64),
     /// What it has yet to parse.
     pub(super) leftover: Leftover,
     /// It is in the list of connections to look after at the end of the turn.
@@ -106,6 +108,7 @@ impl Connection {
             sending: false,
             pending: 0,
             stall: Stall::None,
+            stalled_at: (0, 0),
             leftover: Leftover::default(),
             touched: false,
             lingered_bytes: 0,

@@ -169,7 +169,13 @@ impl Conversation {
             return (0, Some(Next::Read));
         }
         if self.replies.room(&mut ctx.pool, ANSWER_BYTES).is_none() {
-            return (0, Some(Next::WaitForReplies));
+            // With nothing owed there is nothing to wait for: it is the pool that has no room, not this connection.
+            let waits = !self.replies.is_empty();
+            return if waits {
+                (0, Some(Next::WaitForReplies))
+            } else {
+                (input.len(), self.fail(&POOL_EXHAUSTED, ctx))
+            };
         }
         // A head that came in pieces is joined in a block; one that came whole is read where it lies.
         let kept = self.head.bytes().len();
@@ -265,7 +271,7 @@ impl Conversation {
         let event_id = tally.event_id.get();
         let needed = answer::accepted_bytes_max(listed.len(), event_id.map_or(0, str::len));
         let Some(room) = self.replies.room(&mut ctx.pool, needed.max(ANSWER_BYTES)) else {
-            return Some(Next::WaitForReplies);
+            return if self.replies.is_empty() { self.fail(&POOL_EXHAUSTED, ctx) } else { Some(Next::WaitForReplies) };
         };
         let close = closes(&request, ctx);
         let frame = frame(&request, &self.request_id, ctx, close);
@@ -427,12 +433,6 @@ impl Conversation {
     pub fn sent(&mut self, bytes: usize, pool: &mut Pool) {
         self.replies.sent(bytes, pool);
         self.sent_bytes += bytes as u64;
-    }
-
-    /// Whether a talk that waited for its answers to leave may go on.
-    #[must_use]
-    pub fn replies_have_room(&self) -> bool {
-        self.replies.has_room()
     }
 
     /// Opens a gate of the answers; whether more can be sent now.

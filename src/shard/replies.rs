@@ -15,6 +15,9 @@ use crate::base::{AckLevel, KIB, Seq};
 pub const GATES_MAX: usize = 8;
 /// The back block takes more than the front: it is where deep pipelines pile up while the first answers wait.
 const BACK_BYTES: usize = 64 * KIB;
+/// Share of the pool beyond which there are no back blocks: they only make deep pipelines faster, and what a stalled
+/// connection has sent ahead needs the room more.
+const BACK_QUARTERS: usize = 2;
 
 /// What an answer waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,25 +80,27 @@ impl Replies {
             self.front.as_mut().and_then(|front| pool.grow(&mut front.block, 0, bytes).then_some(front))
         } else {
             let is_full = self.front.as_ref().is_some_and(|front| front.filled + bytes > front.block.capacity());
-            let (place, wanted) = if is_full {
-                (&mut self.back, bytes.max(BACK_BYTES))
+            if is_full {
+                let block = pool.take_spare(bytes.max(BACK_BYTES), BACK_QUARTERS)?;
+                self.back = Some(Out { block, start: self.written, filled: 0 });
+                self.back.as_mut()
             } else {
-                (&mut self.front, bytes.max(BLOCK_BYTES_MIN))
-            };
-            if place.is_none() {
-                *place = Some(Out { block: pool.take(wanted)?, start: self.written, filled: 0 });
+                if self.front.is_none() {
+                    let block = pool.take(bytes.max(BLOCK_BYTES_MIN))?;
+                    self.front = Some(Out { block, start: self.written, filled: 0 });
+                }
+                self.front.as_mut()
             }
-            place.as_mut()
         }?;
         let filled = out.filled;
         let rest = &mut out.block.bytes_mut()[filled..];
         (rest.len() >= bytes).then_some(rest)
     }
 
-    /// Whether an answer of ordinary size would find room now, the pool permitting.
+    /// Bytes sent and bytes released so far. While neither grows, an answer that found no room will find none again.
     #[must_use]
-    pub fn has_room(&self) -> bool {
-        self.gates_waiting() < GATES_MAX && self.back.is_none()
+    pub fn progress(&self) -> (u64, u64) {
+        (self.sent, self.released)
     }
 
     /// Counts `bytes` bytes, just written to what [`Replies::room`] gave, as the next answer. With a condition it waits

@@ -44,6 +44,8 @@ const UNWAITED_MAX: Duration = Duration::from_millis(5);
 const DRAIN_GRACE: Duration = Duration::from_millis(100);
 /// What a connection may have sent ahead while its answers have no room, because it does not read them: more shuts it.
 const COPIED_BYTES_MAX: usize = BLOCK_BYTES_MAX;
+/// Share of the pool beyond which nothing is copied: the connection is shut instead.
+const COPIED_QUARTERS: usize = 3;
 
 /// What a submission was for, the top byte of its `user_data`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

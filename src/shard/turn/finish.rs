@@ -48,7 +48,7 @@ impl Turn {
             self.ring.send(connection.slot, offset, bytes, tag(Op::Send, connection.generation, index))?;
         }
         let connection = &mut self.connections[index as usize];
-        if connection.stall == Stall::Replies && connection.conversation.replies_have_room() {
+        if connection.stall == Stall::Replies && connection.conversation.replies().progress() != connection.stalled_at {
             self.resume(index)?;
         }
         let connection = &mut self.connections[index as usize];

@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use super::{COPIED_BYTES_MAX, DRAIN_GRACE, GROUP, LINGER_BYTES_MAX, Op, Turn, tag};
+use super::{COPIED_BYTES_MAX, COPIED_QUARTERS, DRAIN_GRACE, GROUP, LINGER_BYTES_MAX, Op, Turn, tag};
 use crate::base::ShardId;
 use crate::shard::connection::{Connection, Receive, Stage, Stall};
 use crate::shard::conversation::Next;
@@ -155,6 +155,7 @@ impl Turn {
     pub(super) fn stall(&mut self, index: u32, stall: Stall) -> io::Result<()> {
         let connection = &mut self.connections[index as usize];
         connection.stall = stall;
+        connection.stalled_at = connection.conversation.replies().progress();
         if stall == Stall::NoRoom {
             self.ctx.metrics().no_room_stalls.add(1);
             self.no_room.push_back((index, connection.generation));
@@ -178,7 +179,7 @@ impl Turn {
         let leftover = &mut self.connections[index as usize].leftover;
         let bytes = self.buffers.bytes_of(&run);
         let kept = match &mut leftover.copied {
-            None => self.ctx.pool.take(bytes.len()).map(|block| (block, 0..0)),
+            None => self.ctx.pool.take_spare(bytes.len(), COPIED_QUARTERS).map(|block| (block, 0..0)),
             copied => {
                 let (mut block, range) = copied.take().expect("just seen");
                 let wanted = range.end + bytes.len();
