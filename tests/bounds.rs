@@ -99,7 +99,7 @@ fn send_batches(client: &mut Client, batches: u64) {
 #[test]
 fn a_thousand_connections_that_never_read_cost_bounded_memory() {
     limits::raise_open_files();
-    let server = Setup::new().set("pool_bytes", "64MiB").set("send_timeout", "60s").start();
+    let server = Setup::new().set("send_timeout", "60s").start();
     let mut honest = server.connect();
     honest.ask(&post_one("durable")).expect(202);
     let echo_body = format!("{{\"a\":\"{}\"}}", "x".repeat(4_000));
