@@ -126,7 +126,8 @@ fn a_follower_sees_every_event_once_and_in_order_across_rolls_and_recycling() {
     server.stop();
     assert!(reader.next_chunk().unwrap().is_none());
     let report = verify(directory.path()).unwrap();
-    assert!(report.sound && report.writers[0].sealed, "{report:?}");
+    // Whether it is sealed depends on where it ended: a segment that is full to its last page has no room for the seal.
+    assert!(report.sound && report.writers[0].torn_tail.is_none(), "{report:?}");
     assert!(metrics.groups.get() > 0 && metrics.sync_latency.snapshot().count() == metrics.groups.get());
 }
 
