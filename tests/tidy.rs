@@ -33,7 +33,6 @@ const UNSAFE_PLACES: &[&str] = &[
     "src/sys/",
     "src/handoff/",
     "src/shard/arena",
-    "src/shard/pool",
     "tests/no_allocation.rs",
     "benches/handoff.rs",
     "benches/segment.rs",
