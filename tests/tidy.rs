@@ -34,7 +34,6 @@ const UNSAFE_PLACES: &[&str] = &[
     "src/handoff/",
     "src/json/simd/",
     "src/shard/arena",
-    "src/shard/pool",
     "tests/no_allocation.rs",
     "benches/handoff.rs",
     "benches/segment.rs",
