@@ -314,6 +314,12 @@ impl Admission {
         }
     }
 
+    /// Whether nothing is left to fade: figures that nobody changes stay as they are.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        self.meter.is_quiet() && self.hold.ns() == 0 && self.lag.rate().is_none() && self.facts.lag_ns == 0
+    }
+
     /// How busy the shard is.
     #[must_use]
     pub fn meter(&self) -> &Meter {

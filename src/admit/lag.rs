@@ -15,9 +15,16 @@ use crate::base::Seq;
 const INTERVAL_NS: u64 = 100 * TICK_NS;
 /// One step down leaves this much: 7/8.
 const STEP_DOWN: (u64, u64) = (7, 8);
-/// One step up, every interval below the target: slower than down, because the queue that a step too far leaves takes
-/// longer to empty than it took to grow.
-const STEP_UP: (u64, u64) = (17, 16);
+/// Steps up come every interval below the target, by 1/16: slower than down, because the queue that a step too far leaves
+/// takes longer to empty than it took to grow. Up to [`KNOWN_GOOD`] of what the disk could not take when the queue began,
+/// the n-th is by n/16: a disk that stood still and runs again is as fast as it was, and ten such steps, a second, come to
+/// a factor of 17.
+const STEP_UP: u64 = 16;
+/// A disk that could almost take so much can take three quarters of it.
+const KNOWN_GOOD: (u64, u64) = (3, 4);
+/// However long a queue stands, this part of what was admitted when the guard first acted is still admitted: what is never
+/// tried is never found to work again.
+const LEFT_AT_LEAST: u64 = 32;
 /// With this many times the admitted work allowed, the guard is of no effect and is let go.
 const LET_GO_AT: u64 = 2;
 /// Marks kept: chunks are marked once per tick at most, so this covers a lag of 64 ms exactly; older queues are marked
@@ -61,6 +68,9 @@ pub struct LagGuard {
     below_since_ns: u64,
     next_step_ns: u64,
     steps: u32,
+    steps_up: u64,
+    least: u64,
+    known_good: u64,
     rate: Option<u64>,
 }
 
@@ -68,21 +78,33 @@ impl LagGuard {
     /// Keeps the age below `target_ns`.
     #[must_use]
     pub fn new(target_ns: u64) -> Self {
-        Self { target_ns, above_since_ns: None, below_since_ns: 0, next_step_ns: 0, steps: 0, rate: None }
+        Self {
+            target_ns,
+            above_since_ns: None,
+            below_since_ns: 0,
+            next_step_ns: 0,
+            steps: 0,
+            steps_up: 0,
+            least: 1,
+            known_good: 0,
+            rate: None,
+        }
     }
 
     /// Takes in the age of the oldest chunk and the work now admitted per tick.
     pub fn step(&mut self, now_ns: u64, age_ns: u64, work: u64) {
         if age_ns < self.target_ns {
             if self.above_since_ns.take().is_some() {
-                self.steps = 0;
+                (self.steps, self.steps_up) = (0, 0);
                 self.below_since_ns = now_ns;
             }
             if let Some(rate) = self.rate
                 && now_ns.saturating_sub(self.below_since_ns) >= INTERVAL_NS
             {
                 self.below_since_ns = now_ns;
-                let raised = rate.saturating_mul(STEP_UP.0) / STEP_UP.1 + 1;
+                self.steps_up += 1;
+                let sixteenths = if rate < self.known_good { self.steps_up } else { 1 };
+                let raised = rate.saturating_mul(STEP_UP + sixteenths) / STEP_UP + 1;
                 self.rate = (raised < work.saturating_mul(LET_GO_AT).max(1)).then_some(raised);
             }
             return;
@@ -94,7 +116,13 @@ impl LagGuard {
             self.steps += 1;
             self.next_step_ns = now_ns + INTERVAL_NS / u64::from(self.steps.isqrt().max(1));
             let from = self.rate.map_or(work, |rate| rate.min(work.max(1)));
-            self.rate = Some((from * STEP_DOWN.0 / STEP_DOWN.1).max(1));
+            if self.steps == 1 {
+                self.known_good = from * KNOWN_GOOD.0 / KNOWN_GOOD.1;
+            }
+            if self.rate.is_none() {
+                self.least = (work / LEFT_AT_LEAST).max(1);
+            }
+            self.rate = Some((from * STEP_DOWN.0 / STEP_DOWN.1).max(self.least));
         }
     }
 
@@ -155,9 +183,21 @@ mod tests {
         assert_eq!(falls[0], 100, "not before a whole interval");
         assert!(falls[1] - falls[0] >= falls.last().unwrap() - falls[falls.len() - 2]);
         assert!(guard.rate().unwrap() < 300);
-        for tick in 1500..4000 {
+        for tick in 1500..8000 {
             guard.step(tick * MS, 10 * MS, guard.rate().unwrap_or(2000).min(2000));
         }
         assert_eq!(guard.rate(), None);
+    }
+
+    #[test]
+    fn a_disk_that_stood_still_is_soon_used_again_in_full() {
+        let mut guard = LagGuard::new(50 * MS);
+        (0..20_000).for_each(|tick| guard.step(tick * MS, tick * MS, guard.rate().unwrap_or(3200)));
+        assert_eq!(guard.rate(), Some(100), "a little is always tried");
+        let recovered = (20_000..30_000).find(|tick| {
+            guard.step(tick * MS, 0, guard.rate().unwrap_or(3200).min(3200));
+            guard.rate().is_none_or(|rate| rate >= 3200)
+        });
+        assert!(recovered.is_some_and(|tick| tick < 22_000), "{recovered:?}");
     }
 }

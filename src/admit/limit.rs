@@ -271,7 +271,8 @@ mod tests {
     #[test]
     fn the_sum_over_shards_is_the_rate_wherever_the_connections_sit() {
         let rate = Rate { per_second: 20_000, burst: 20_000 };
-        let places: [(&str, fn(u64) -> usize); 4] = [
+        type Place = fn(u64) -> usize;
+        let places: [(&str, Place); 4] = [
             ("on one shard", |_| 3),
             ("on all in turn", |request| (request % 8) as usize),
             ("on two, unevenly", |request| usize::from(request % 10 == 0)),

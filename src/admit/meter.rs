@@ -129,6 +129,12 @@ impl Meter {
         self.refusing_fast.get()
     }
 
+    /// Whether nothing was measured for so long that nothing is left of what was.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        [self.serving_fast, self.serving_slow, self.busy_fast, self.refusing_fast].iter().all(|mean| mean.get() == 0)
+    }
+
     /// Work taken on per tick, over 100 ms.
     #[must_use]
     pub fn work(&self) -> u64 {
@@ -139,7 +145,7 @@ impl Meter {
     #[must_use]
     pub fn admit_share(&self) -> u64 {
         let offered = self.offered_slow.get();
-        if offered == 0 { PPM } else { (self.admitted_slow.get() * PPM / offered).min(PPM) }
+        (self.admitted_slow.get() * PPM).checked_div(offered).map_or(PPM, |share| share.min(PPM))
     }
 }
 

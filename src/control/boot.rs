@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::cli::{EXIT_CONFIG, EXIT_DAMAGED, EXIT_HOST};
 use super::config::Config;
@@ -23,6 +23,7 @@ use super::say;
 use super::shutdown::{Outcome, ThreadsState};
 use super::signals::Signals;
 use super::view::ServerView;
+use crate::admit::{self, TenantTable, Uses};
 use crate::base::{PAGE_BYTES, ShardId, WriterId};
 use crate::handoff::{Bell, ShardPort, WriterFailure, WriterPort, WriterState, WriterStatus, channel};
 use crate::metrics::{Scale, ServerMetrics};
@@ -37,6 +38,8 @@ const ADAPTIVE_SPIN: Duration = Duration::from_micros(50);
 /// Chunks that may be on their way between one shard and its writer. More than a group takes, fewer than would make the
 /// rings outgrow a second-level cache.
 const CHUNKS_IN_FLIGHT_MAX: usize = 2048;
+/// Tables of tenants on their way to a shard: one that has not looked yet needs the latest only.
+const TENANT_NEWS_MAX: usize = 4;
 /// How long the control thread waits for the shards beyond the time they give themselves to drain.
 const DRAIN_MARGIN: Duration = Duration::from_secs(5);
 
@@ -152,7 +155,7 @@ impl Server {
         let scale = Scale {
             log_buffer_bytes: plan.memory.log_buffer_bytes,
             target_utilization: plan.target_utilization,
-            requests_per_shard_max: u64::from(plan.limits.connections_per_shard_max),
+            normal_ccu: plan.normal_ccu,
         };
         let metrics = Arc::new(ServerMetrics::new(plan.shards.len(), plan.writers.len(), scale));
         let statuses: Vec<Arc<WriterStatus>> = plan.writers.iter().map(|_| Arc::default()).collect();
@@ -162,6 +165,9 @@ impl Server {
         let mut server = Self { view, stop, bells: Vec::new(), shards: Vec::new(), writers: Vec::new(), _lock: lock };
 
         let mut opened = open_logs(config, plan)?;
+        let tenants = Arc::new(TenantTable::anonymous());
+        let uses = Arc::new(Uses::new(plan.shards.len(), tenants.ids()));
+        let clock_start = Instant::now();
         let writer_bells = plan.writers.iter().map(|_| bell()).collect::<Result<Vec<_>, _>>()?;
         let mut ports: Vec<Vec<WriterPort>> = plan.writers.iter().map(|_| Vec::new()).collect();
         let mut setups = Vec::with_capacity(plan.shards.len());
@@ -197,6 +203,10 @@ impl Server {
                         peers: Arc::clone(&peers),
                         metrics: Arc::clone(&metrics),
                         stop: Arc::clone(&server.stop),
+                        clock_start,
+                        tenants: Arc::clone(&tenants),
+                        tenant_news: rtrb::RingBuffer::new(TENANT_NEWS_MAX).1,
+                        uses: Arc::clone(&uses),
                     },
                 ),
             ));
@@ -344,6 +354,10 @@ struct SetupParts {
     peers: Arc<Peers>,
     metrics: Arc<ServerMetrics>,
     stop: Arc<AtomicBool>,
+    clock_start: Instant,
+    tenants: Arc<TenantTable>,
+    tenant_news: rtrb::Consumer<Arc<TenantTable>>,
+    uses: Arc<Uses>,
 }
 
 fn setup(config: &Config, plan: &Plan, shard: ShardId, writer: WriterId, parts: SetupParts) -> Setup {
@@ -371,6 +385,22 @@ fn setup(config: &Config, plan: &Plan, shard: ShardId, writer: WriterId, parts: 
         group_hold_max: config.group_hold_max,
         drain_timeout: plan.drain_timeout,
         request_origin: random(),
+        clock_start: parts.clock_start,
+        admission: admission(plan, shard),
+        tenants: parts.tenants,
+        tenant_news: parts.tenant_news,
+        uses: parts.uses,
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
+fn admission(plan: &Plan, shard: ShardId) -> admit::Config {
+    let lag_target_ns = u64::try_from(plan.lag_target.as_nanos()).unwrap_or(u64::MAX);
+    admit::Config {
+        target: (plan.target_utilization * admit::PPM as f64) as u64,
+        lag_target_ns: if lag_target_ns == 0 { u64::MAX } else { lag_target_ns },
+        in_flight_max: admit::split_concurrency(plan.normal_ccu, plan.shards.len(), usize::from(shard.0)),
+        seed: random(),
     }
 }
 

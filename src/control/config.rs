@@ -46,10 +46,14 @@ pub struct Config {
     pub writer_cores: Option<CoreList>,
     /// Core for the control thread; `None`: the plan chooses.
     pub control_core: Option<usize>,
-    /// Busy share of a shard's core to hold, 0.05 to 1.
-    pub target_utilization: f64,
     /// What a shard without work does.
     pub idle: IdlePolicy,
+    /// Share of a shard's core to spend serving, 0.05 to 1.
+    pub target_utilization: f64,
+    /// Requests in flight, of which the target's share is admitted; 0: as many as connections.
+    pub max_ccu: u32,
+    /// Age of the oldest event not yet durable from which on less is admitted; zero: whatever it is.
+    pub lag_target: Duration,
     /// When a request is answered, unless it says otherwise.
     pub ack: AckLevel,
     /// How the writer syncs.
@@ -154,7 +158,7 @@ impl Config {
     pub fn resolve(settings: Settings, sources: Sources) -> Result<Self, ConfigError> {
         let config = Self::from_settings(settings, sources);
         config.check_network()?;
-        config.check_cores()?;
+        config.check_admission()?;
         config.check_log()?;
         config.check_memory()?;
         config.check_limits()?;
@@ -180,8 +184,10 @@ impl Config {
             shard_cores: settings.shard_cores,
             writer_cores: settings.writer_cores,
             control_core: settings.control_core,
-            target_utilization: settings.target_utilization.unwrap_or(0.67),
             idle: settings.idle.unwrap_or_default(),
+            target_utilization: settings.target_utilization.unwrap_or(0.67),
+            max_ccu: settings.max_ccu.unwrap_or(0),
+            lag_target: time(settings.lag_target, Duration::from_millis(100)),
             ack: settings.ack.unwrap_or_default(),
             sync: settings.sync.unwrap_or_default(),
             segment_bytes: bytes(settings.segment_bytes, 256 * MIB as u64),
@@ -239,12 +245,12 @@ impl Config {
         Ok(())
     }
 
-    fn check_cores(&self) -> Result<(), ConfigError> {
+    fn check_admission(&self) -> Result<(), ConfigError> {
         if !(0.05..=1.0).contains(&self.target_utilization) {
             return self.refuse(
                 "target_utilization",
                 &self.target_utilization,
-                "it is the busy share of a core to hold: give 0.05 to 1",
+                "it is the share of a core to spend serving: give 0.05 to 1",
             );
         }
         Ok(())
@@ -353,8 +359,10 @@ impl Config {
             ("shard_cores", or_auto(&self.shard_cores)),
             ("writer_cores", or_auto(&self.writer_cores)),
             ("control_core", self.control_core.map_or("auto".to_owned(), |core| core.to_string())),
-            ("target_utilization", self.target_utilization.to_string()),
             ("idle", self.idle.to_string()),
+            ("target_utilization", self.target_utilization.to_string()),
+            ("max_ccu", self.max_ccu.to_string()),
+            ("lag_target", Span(self.lag_target).to_string()),
             ("ack", self.ack.to_string()),
             ("sync", self.sync.to_string()),
             ("segment_bytes", ByteSize(self.segment_bytes).to_string()),
@@ -425,8 +433,10 @@ mod tests {
             shard_cores = "4-6"
             writer_cores = "7"
             control_core = 8
-            target_utilization = 0.5
             idle = "spin"
+            target_utilization = 0.5
+            max_ccu = 9
+            lag_target = "10ms"
             ack = "written"
             sync = "dsync"
             segment_bytes = "9MiB"
@@ -476,11 +486,11 @@ mod tests {
             ),
             (
                 "target_utilization = 1.5",
-                "target_utilization = 1.5 in t.toml: it is the busy share of a core to hold: give 0.05 to 1",
+                "target_utilization = 1.5 in t.toml: it is the share of a core to spend serving: give 0.05 to 1",
             ),
             (
                 "target_utilization = nan",
-                "target_utilization = NaN in t.toml: it is the busy share of a core to hold: give 0.05 to 1",
+                "target_utilization = NaN in t.toml: it is the share of a core to spend serving: give 0.05 to 1",
             ),
             ("segment_bytes = \"1MiB\"", "segment_bytes = 1MiB in t.toml: give 8MiB to 16GiB"),
             (

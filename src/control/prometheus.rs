@@ -106,12 +106,17 @@ impl Page {
         self.gauge("tidegate_draining", "1 once the server is on its way out.", u8::from(view.is_draining()));
         self.gauge(
             "tidegate_utilization_ratio",
-            "Busy share of the shards' cores over the last second.",
+            "Share of the shards' cores spent serving, over the last second.",
             summary.utilization(),
         );
         self.gauge(
+            "tidegate_refusing_utilization_ratio",
+            "Share of the shards' cores spent refusing, over the last second.",
+            summary.refusing(),
+        );
+        self.gauge(
             "tidegate_target_utilization_ratio",
-            "Busy share of a shard's core to hold.",
+            "Share of a shard's core to spend serving.",
             view.metrics.target_utilization(),
         );
         self.gauge(
@@ -121,7 +126,7 @@ impl Page {
         );
         self.gauge(
             "tidegate_backpressure_active",
-            "1 if a shard had no room or refused a request in the last second.",
+            "1 if a shard had no room or refused a request for want of it in the last second.",
             u8::from(summary.backpressure_active()),
         );
     }
@@ -151,9 +156,14 @@ impl Page {
             let (kind, name) = match field.kind {
                 Kind::Gauge => ("gauge", format!("tidegate_{prefix}{}", field.name)),
                 Kind::Counter => ("counter", format!("tidegate_{prefix}{}", field.name)),
-                Kind::Nanoseconds => {
+                Kind::Nanoseconds | Kind::NanosecondsNow => {
                     let stem = field.name.strip_suffix("_ns").unwrap_or(field.name);
-                    ("counter", format!("tidegate_{prefix}{stem}_seconds"))
+                    let kind = if field.kind == Kind::Nanoseconds { "counter" } else { "gauge" };
+                    (kind, format!("tidegate_{prefix}{stem}_seconds"))
+                }
+                Kind::Millionths => {
+                    let stem = field.name.strip_suffix("_ppm").unwrap_or(field.name);
+                    ("gauge", format!("tidegate_{prefix}{stem}_ratio"))
                 }
             };
             self.family(&name, kind, field.help);
@@ -162,7 +172,8 @@ impl Page {
                 let labels = format!("{{{label}=\"{id}\"}}");
                 let value = (field.of)(block).get();
                 match field.kind {
-                    Kind::Nanoseconds => self.sample(&sample, &labels, seconds(value)),
+                    Kind::Nanoseconds | Kind::NanosecondsNow => self.sample(&sample, &labels, seconds(value)),
+                    Kind::Millionths => self.sample(&sample, &labels, millionths(value)),
                     Kind::Counter | Kind::Gauge => self.sample(&sample, &labels, value),
                 }
             }
@@ -199,6 +210,12 @@ impl Page {
     }
 }
 
+/// Parts per million as a ratio.
+#[expect(clippy::cast_precision_loss, reason = "53 bits are far more than a share has")]
+fn millionths(ppm: u64) -> f64 {
+    ppm as f64 / 1e6
+}
+
 /// Nanoseconds as seconds.
 #[expect(clippy::cast_precision_loss, reason = "53 bits of nanoseconds are 104 days")]
 fn seconds(ns: u64) -> f64 {
@@ -219,7 +236,7 @@ mod tests {
 
     fn view() -> ServerView {
         let plan = Plan::make(&Config::default(), &host(3, 1, 1)).unwrap();
-        let scale = Scale { log_buffer_bytes: 32 << 20, target_utilization: 0.67, requests_per_shard_max: 16_384 };
+        let scale = Scale { log_buffer_bytes: 32 << 20, target_utilization: 0.67, normal_ccu: 100 };
         let metrics = ServerMetrics::new(2, 1, scale);
         metrics.shards[1].events.add(17);
         metrics.shards[0].busy_ns.add(1_500_000_000);
@@ -294,8 +311,14 @@ mod tests {
     fn every_counter_of_every_shard_and_writer_is_there() {
         let (families, series) = parse(&render(&view(), Format::Text), Format::Text);
         for field in SHARD_FIELDS {
-            let stem = field.name.strip_suffix("_ns").map_or(field.name.to_owned(), |stem| format!("{stem}_seconds"));
-            let name = if field.kind == Kind::Gauge { stem } else { format!("{stem}_total") };
+            let (stem, unit) = field.name.rsplit_once('_').unwrap_or((field.name, ""));
+            let stem = match unit {
+                "ns" => format!("{stem}_seconds"),
+                "ppm" => format!("{stem}_ratio"),
+                _ => field.name.to_owned(),
+            };
+            let goes_up = matches!(field.kind, Kind::Counter | Kind::Nanoseconds);
+            let name = if goes_up { format!("{stem}_total") } else { stem };
             for shard in 0..2 {
                 assert!(series.contains_key(&format!("tidegate_{name}{{shard=\"{shard}\"}}")), "{name}");
             }

@@ -1,5 +1,6 @@
 //! What one request asks for: the head boiled down to a small `Copy` value that borrows nothing. Shard thread.
 
+use crate::admit::Priority;
 use crate::base::AckLevel;
 
 /// Where a request goes.
@@ -26,6 +27,14 @@ pub enum Route {
     },
 }
 
+impl Route {
+    /// Whether it takes a body and does something with it: what needs a key and is admitted or not.
+    #[must_use]
+    pub const fn stores_or_echoes(self) -> bool {
+        matches!(self, Self::Events | Self::EventsBatch | Self::Echo)
+    }
+}
+
 /// How the end of the body is known (RFC 9112 §6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
@@ -35,6 +44,17 @@ pub enum Framing {
     Length(u64),
     /// `Transfer-Encoding: chunked`.
     Chunked,
+}
+
+impl Framing {
+    /// Bytes of the body, as far as the head says: of a chunked one it says nothing.
+    #[must_use]
+    pub const fn announced_bytes(self) -> u64 {
+        match self {
+            Self::Length(bytes) => bytes,
+            Self::None | Self::Chunked => 0,
+        }
+    }
 }
 
 /// What the body is said to be.
@@ -111,6 +131,26 @@ impl std::fmt::Debug for RequestId {
     }
 }
 
+/// Where in a head the client's key stands: kept as a place, so that a request carries no secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyPlace {
+    /// Offset from the front of the head as it was parsed, empty lines before it included.
+    pub start: u32,
+    /// Bytes.
+    pub bytes: u32,
+}
+
+impl KeyPlace {
+    /// The key in `head`.
+    ///
+    /// # Panics
+    /// If `head` is not the one it was found in.
+    #[must_use]
+    pub fn of<'a>(&self, head: &'a [u8]) -> &'a [u8] {
+        &head[self.start as usize..][..self.bytes as usize]
+    }
+}
+
 /// One request's head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Request {
@@ -134,6 +174,10 @@ pub struct Request {
     pub ack: Option<AckLevel>,
     /// `?atomic=true`: one invalid event refuses the whole batch.
     pub atomic: bool,
+    /// The client's key, from `Authorization: Bearer` or `X-API-Key`.
+    pub key: Option<KeyPlace>,
+    /// How important the client says it is, by `X-Priority`.
+    pub priority: Priority,
     /// The client's `X-Request-ID`, if it can be echoed.
     pub request_id: Option<RequestId>,
 }
