@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use tidegate::base::{KIB, Limits, MIB, Seq, ShardId, TenantId};
 use tidegate::handoff::{Bell, LogBuffer, channel};
-use tidegate::json::Validator;
+use tidegate::json::{Scan, Until, Validator};
 use tidegate::record::{RECORD_HEADER_BYTES, crc32c, put_record_header};
 use tidegate::shard::http::parse_head;
+use tidegate::shard::place::judge;
 use tidegate::shard::split::{BodyShape, Carry, CarryFull, EventError, EventSink, Placed, Splitter};
 use tidegate::sys::memory::Region;
 
@@ -39,9 +40,9 @@ pub(crate) const STAGES: &[Stage] = &[
     stage("validate_268", "event", || validate(Size::Mean268)),
     stage("validate_343", "event", || validate(Size::Bytes343)),
     stage("validate_4200", "event", || validate(Size::Large4200)),
-    stage("split_ndjson_64k", "event", || split(BodyShape::Lines)),
-    stage("split_array_64k", "event", || split(BodyShape::Json)),
-    stage("split_envelope_64k", "event", || split(BodyShape::Batch)),
+    stage("split_and_validate_ndjson_64k", "event", || split_and_validate(BodyShape::Lines)),
+    stage("split_and_validate_array_64k", "event", || split_and_validate(BodyShape::Json)),
+    stage("split_and_validate_envelope_64k", "event", || split_and_validate(BodyShape::Batch)),
     stage("frame_and_checksum_343", "event", frame_and_checksum),
     stage("head_of_a_load_client", "request", || parse_heads(LOAD_CLIENT)),
     stage("head_of_a_browser", "request", || parse_heads(BROWSER)),
@@ -63,20 +64,29 @@ fn validate(size: Size) -> u64 {
     let mut validator = Validator::new(Limits::default().json_depth_max);
     count(|| {
         for event in (0..ROUNDS).flat_map(|_| &events) {
-            let valid = validator.validate(black_box(event)).expect("the generator makes JSON");
+            let mut valid = validator.validate(black_box(event)).expect("the generator makes JSON");
             black_box(valid.string_field("event_id"));
         }
     });
     EVENTS * ROUNDS
 }
 
-/// Takes every event and keeps none.
-struct Discard(u64);
+/// Judges every event and keeps none.
+struct Judged<'a> {
+    validator: &'a mut Validator,
+    events: u64,
+}
 
-impl EventSink for Discard {
-    fn event(&mut self, event: &mut [u8]) -> Placed {
-        self.0 += 1;
-        black_box(event);
+impl EventSink for Judged<'_> {
+    type Seen = Scan;
+
+    fn look(&mut self, input: &[u8], until: Until) -> Option<(usize, Scan)> {
+        self.validator.scan(input, until).map(|scan| (scan.bytes, scan))
+    }
+
+    fn event(&mut self, event: &mut [u8], scan: Option<Scan>) -> Placed {
+        black_box(judge(self.validator, event, scan)).expect("the generator makes JSON");
+        self.events += 1;
         Placed::Taken
     }
 
@@ -103,8 +113,8 @@ impl Carry for Joined {
     }
 }
 
-/// A body of 64 KiB in pieces of a receive buffer each.
-fn split(shape: BodyShape) -> u64 {
+/// A body of 64 KiB in pieces of a receive buffer each: finding the events and validating them is one pass.
+fn split_and_validate(shape: BodyShape) -> u64 {
     let events = events_of(Size::Bytes343, 190);
     let mut body = match shape {
         BodyShape::Lines => events.join(b"\n".as_slice()),
@@ -113,9 +123,10 @@ fn split(shape: BodyShape) -> u64 {
     };
     let limits = Limits::default();
     let mut carry = Joined(Vec::with_capacity(4 * KIB));
+    let mut validator = Validator::new(limits.json_depth_max);
     let expected = events.len() as u64 * ROUNDS;
     count(|| {
-        let mut sink = Discard(0);
+        let mut sink = Judged { validator: &mut validator, events: 0 };
         for _ in 0..ROUNDS {
             let mut splitter = Splitter::new(shape, &limits);
             for piece in body.chunks_mut(16 * KIB) {
@@ -123,7 +134,7 @@ fn split(shape: BodyShape) -> u64 {
             }
             splitter.finish(&mut carry, &mut sink).expect("the body is whole");
         }
-        assert_eq!(sink.0, expected);
+        assert_eq!(sink.events, expected);
     });
     expected
 }
