@@ -11,17 +11,23 @@ use super::PPM;
 /// target for longer than its fast mean looks back; less would refuse what one turn of a busy loop brings.
 pub const BURST_TICKS: u64 = 25;
 
+/// The fastest rate told apart from a faster one, so that 64 bits are enough for every product: 100 TB of bodies per second.
+const RATE_MAX: u64 = i64::MAX as u64 / PPM / BURST_TICKS / 3;
+
 /// See the module text. The level is in units of work; the same below 0.
 #[derive(Clone, Debug, Default)]
 pub struct Budget {
     level: i64,
     burst: i64,
+    /// What the last refill left over, in units times nanoseconds per tick: at low rates it is all there is.
+    carry: u64,
 }
 
 impl Budget {
     /// Adds what `elapsed_ns` at `rate` per tick bring.
     pub fn refill(&mut self, rate: u64, elapsed_ns: u64) {
-        let burst = i64::try_from(rate.saturating_mul(BURST_TICKS)).unwrap_or(i64::MAX).max(1);
+        let rate = rate.min(RATE_MAX);
+        let burst = ((rate * BURST_TICKS) as i64).max(1);
         if self.burst == 0 {
             // The first rate ever: what was before nobody counted.
             self.level = burst;
@@ -30,9 +36,13 @@ impl Budget {
             self.level = (i128::from(self.level) * i128::from(burst) / i128::from(self.burst)) as i64;
         }
         self.burst = burst;
-        let more = u128::from(rate) * u128::from(elapsed_ns) / u128::from(super::TICK_NS);
-        let more = i64::try_from(more).unwrap_or(i64::MAX);
-        self.level = self.level.saturating_add(more).min(burst);
+        // Of longer times the bucket is full, whatever was owed: the debt is one bucket at most.
+        let elapsed_ns = elapsed_ns.min(2 * BURST_TICKS * super::TICK_NS);
+        if elapsed_ns > 0 {
+            let more = rate * elapsed_ns + self.carry;
+            self.carry = more % super::TICK_NS;
+            self.level = (self.level + (more / super::TICK_NS) as i64).min(burst);
+        }
     }
 
     /// Takes `work` out. The debt ends at one bucket: beyond it the controller's integral remembers.
@@ -47,7 +57,7 @@ impl Budget {
         if self.burst == 0 {
             return PPM as i64;
         }
-        (i128::from(self.level) * i128::from(PPM) / i128::from(self.burst)) as i64
+        self.level * PPM as i64 / self.burst
     }
 
     /// Time until the debt is paid, at `rate` per tick, in nanoseconds.
@@ -79,6 +89,15 @@ mod tests {
         assert_eq!(budget.fill(), PPM as i64);
         budget.charge(u64::MAX);
         assert_eq!(budget.fill(), -(PPM as i64));
+    }
+
+    #[test]
+    fn a_low_rate_asked_often_still_fills_it() {
+        let mut budget = Budget::default();
+        budget.refill(100, 0);
+        budget.charge(100 * BURST_TICKS);
+        (0..5_000).for_each(|_| budget.refill(100, TICK_NS / 1000));
+        assert_eq!(budget.fill(), PPM as i64 * 5 / BURST_TICKS as i64);
     }
 
     #[test]

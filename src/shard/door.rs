@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use super::request::Request;
 use crate::admit::{
-    Admission, Config, Credential, Facts, LagMarks, Level, Over, PPM, Published, REQUEST_WORK, Refusal, TenantTable,
-    TenantUse, Turn, Uses,
+    Admission, Credential, Facts, LagMarks, Level, Over, Published, REQUEST_WORK, Refusal, TenantTable, TenantUse,
+    Turn, Uses,
 };
 use crate::base::{Seq, TenantId};
 use crate::metrics::ShardMetrics;
@@ -98,20 +98,6 @@ impl Door {
             unsettled: Turn::default(),
             turn_ns_max: 0,
         }
-    }
-
-    /// The door of shard number `shard`, which lets everybody in: no keys, no limits, no target. For benchmarks and tests of
-    /// what comes behind it.
-    #[must_use]
-    pub fn open_to_all(shard: usize) -> Self {
-        let config = Config { target: PPM, lag_target_ns: u64::MAX, in_flight_max: u32::MAX, seed: 1 };
-        Self::new(Parts {
-            admission: Admission::new(config),
-            tenants: Arc::new(TenantTable::anonymous()),
-            news: rtrb::RingBuffer::new(1).1,
-            uses: Arc::new(Uses::new(shard + 1, 1)),
-            shard,
-        })
     }
 
     /// Whose a request with `key` is: the tenant's slot.
@@ -283,7 +269,7 @@ pub fn facts(marks: &mut LagMarks, now_ns: u64, open: Option<Seq>, durable: Seq,
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admit::{Rate, Tenant, digest_of};
+    use crate::admit::{Config, Rate, Tenant, digest_of};
     use crate::shard::request::{Content, Encoding, Framing, Route};
 
     fn request(framing: Framing) -> Request {
