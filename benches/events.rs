@@ -6,7 +6,8 @@ use divan::Bencher;
 use divan::counter::{BytesCount, ItemsCount};
 use shapes::{SIZES, Size, events_of};
 use tidegate::base::{KIB, Limits};
-use tidegate::json::Validator;
+use tidegate::json::{Scan, Until, Validator};
+use tidegate::shard::place::judge;
 use tidegate::shard::split::{BodyShape, Carry, CarryFull, EventError, EventSink, Placed, Splitter};
 
 /// Different events in turn, so that branches are not learnt by heart.
@@ -31,15 +32,22 @@ fn validate(bencher: Bencher<'_, '_>, size: Size) {
     });
 }
 
-/// Takes every event and keeps none.
-#[derive(Default)]
-struct Count {
+/// Judges every event and keeps none.
+struct Count<'a> {
+    validator: &'a mut Validator,
     events: usize,
     bytes: usize,
 }
 
-impl EventSink for Count {
-    fn event(&mut self, event: &mut [u8]) -> Placed {
+impl EventSink for Count<'_> {
+    type Seen = Scan;
+
+    fn look(&mut self, input: &[u8], until: Until) -> Option<(usize, Scan)> {
+        self.validator.scan(input, until).map(|scan| (scan.bytes, scan))
+    }
+
+    fn event(&mut self, event: &mut [u8], scan: Option<Scan>) -> Placed {
+        judge(self.validator, event, scan).expect("the generator makes JSON");
         self.events += 1;
         self.bytes += event.len();
         Placed::Taken
@@ -84,9 +92,10 @@ fn split(bencher: Bencher<'_, '_>, shape: BodyShape, piece_bytes: usize) {
     let (mut body, events) = body_of(shape);
     let limits = Limits::default();
     let mut carry = Kept(Vec::with_capacity(4 * KIB));
+    let mut validator = Validator::new(limits.json_depth_max);
     bencher.counter(BytesCount::new(body.len())).counter(ItemsCount::new(events)).bench_local(|| {
         let mut splitter = Splitter::new(shape, &limits);
-        let mut sink = Count::default();
+        let mut sink = Count { validator: &mut validator, events: 0, bytes: 0 };
         for piece in body.chunks_mut(piece_bytes) {
             let fed = splitter.feed(piece, &mut carry, &mut sink);
             assert!(fed.stop.is_none(), "{fed:?}");

@@ -177,11 +177,14 @@ fn memory_after_many_connections_is_what_it_was() {
         cycle();
     }
     let before = resident_bytes(server.pid());
-    for _ in 0..6 {
+    for _ in 0..24 {
         cycle();
     }
     let after = resident_bytes(server.pid());
-    assert!(after <= before + MIB, "{before} bytes resident after 2000 connections, {after} after 5000");
+    // How many of a cycle's requests are in the server at once is up to the scheduler, so later cycles may touch a page
+    // of the pool for the first time: blocks of 4 KiB for 500 answers at most. A leak of 200 bytes a connection shows.
+    let first_touched = 500 * 4 * 1024;
+    assert!(after <= before + first_touched, "{before} bytes resident after 2000 connections, {after} after 14000");
 }
 
 #[test]

@@ -187,6 +187,7 @@ impl ShardRig {
             receive_buffer_bytes: 16 * KIB,
             pool_bytes: 16 * MIB,
             idle: Idle::Park,
+            group_hold_max: Duration::from_micros(500),
             drain_timeout: Duration::from_secs(30),
             request_origin: 1,
         };

@@ -5,7 +5,8 @@
 
 use libfuzzer_sys::fuzz_target;
 use tidegate::base::Limits;
-use tidegate::json::Validator;
+use tidegate::json::{Scan, Until, Validator};
+use tidegate::shard::place::judge;
 use tidegate::shard::split::{BodyShape, Carry, CarryFull, EventError, EventSink, Placed, Splitter, Stop};
 
 const EVENT_BYTES_MAX: usize = 100;
@@ -26,13 +27,19 @@ struct Sink {
 }
 
 impl EventSink for Sink {
-    fn event(&mut self, event: &mut [u8]) -> Placed {
+    type Seen = Scan;
+
+    fn look(&mut self, input: &[u8], until: Until) -> Option<(usize, Scan)> {
+        self.validator.scan(input, until).map(|scan| (scan.bytes, scan))
+    }
+
+    fn event(&mut self, event: &mut [u8], scan: Option<Scan>) -> Placed {
         self.offers += 1;
         if self.offers.is_multiple_of(self.full_every) {
             return Placed::NoRoom;
         }
         assert!(!event.is_empty() && event.len() <= EVENT_BYTES_MAX);
-        let valid = self.validator.validate(event).is_ok();
+        let valid = judge(&mut self.validator, event, scan).is_ok();
         if let Some(expected) = is_object(event) {
             assert_eq!(valid, expected, "{:?}", String::from_utf8_lossy(event));
         }

@@ -55,7 +55,7 @@ impl Default for Limits {
             body_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(75),
             send_timeout: Duration::from_secs(30),
-            decoders_per_shard_max: 64,
+            decoders_per_shard_max: 16,
         }
     }
 }

@@ -368,6 +368,7 @@ fn setup(config: &Config, plan: &Plan, shard: ShardId, writer: WriterId, parts: 
             IdlePolicy::Spin => Idle::Spin,
             IdlePolicy::Park => Idle::Park,
         },
+        group_hold_max: config.group_hold_max,
         drain_timeout: plan.drain_timeout,
         request_origin: random(),
     }

@@ -74,6 +74,8 @@ pub struct Config {
     pub pool_bytes: u64,
     /// What a request, a connection and a shard may cost.
     pub limits: Limits,
+    /// How long a chunk may wait for company at most.
+    pub group_hold_max: Duration,
     /// How long a drain may take.
     pub drain_timeout: Duration,
     /// How long a server with a failed writer answers 503 before it exits.
@@ -207,6 +209,7 @@ impl Config {
                 send_timeout: time(settings.send_timeout, limits.send_timeout),
                 decoders_per_shard_max: count(settings.decoders_per_shard_max, limits.decoders_per_shard_max),
             },
+            group_hold_max: time(settings.group_hold_max, Duration::from_micros(500)),
             drain_timeout: time(settings.drain_timeout, Duration::from_secs(30)),
             poison_linger: time(settings.poison_linger, Duration::from_secs(5)),
             sources,
@@ -374,6 +377,7 @@ impl Config {
             ("idle_timeout", Span(limits.idle_timeout).to_string()),
             ("send_timeout", Span(limits.send_timeout).to_string()),
             ("decoders_per_shard_max", limits.decoders_per_shard_max.to_string()),
+            ("group_hold_max", Span(self.group_hold_max).to_string()),
             ("drain_timeout", Span(self.drain_timeout).to_string()),
             ("poison_linger", Span(self.poison_linger).to_string()),
         ]
@@ -445,6 +449,7 @@ mod tests {
             idle_timeout = "27s"
             send_timeout = "28s"
             decoders_per_shard_max = 29
+            group_hold_max = "30us"
             drain_timeout = "31s"
             poison_linger = "32s"
         "#;

@@ -15,6 +15,9 @@ use super::host::Host;
 use super::quantity::{ByteSize, CoreList, IdlePolicy, ShardCount, SyncChoice};
 use crate::base::{AckLevel, Limits, MIB, ShardId, WriterId};
 
+/// A zstd decompressor with the largest window and a gzip one: 8 MiB of window and three blocks of 128 KiB (RFC 8878
+/// §3.1.1.2.4), tables of 160 KiB; 32 KiB of window and 10 KiB of state.
+const DECODER_PAIR_BYTES: u64 = (8 << 20) + (384 << 10) + (160 << 10) + (48 << 10);
 /// Locked memory of one thread's rings, by experience: an SQ and CQ of a few thousand entries and a table of
 /// provided buffers. Since Linux 6.14 ring memory counts against memlock.
 const RING_MEMLOCK_BYTES: u64 = MIB as u64;
@@ -54,9 +57,11 @@ pub struct MemoryPlan {
     pub receive_bytes: u64,
     /// Pool of one shard.
     pub pool_bytes: u64,
-    /// The three together.
+    /// The three together, taken at the start.
     pub shard_bytes: u64,
-    /// All shards together.
+    /// What all decompressors of one shard come to, if so many clients compress at the same time with the largest window.
+    pub decoder_bytes: u64,
+    /// The pools of all shards together.
     pub total_bytes: u64,
     /// What the host can give.
     pub usable_bytes: u64,
@@ -328,20 +333,23 @@ fn plan_memory(config: &Config, host: &Host, shards: u64) -> Result<MemoryPlan, 
         receive_bytes,
         pool_bytes: config.pool_bytes,
         shard_bytes,
+        decoder_bytes: config.limits.decoders_per_shard_max as u64 * DECODER_PAIR_BYTES,
         total_bytes: shard_bytes * shards,
         usable_bytes: host.usable_memory_bytes(),
     };
-    if plan.total_bytes > plan.usable_bytes {
+    let most_bytes = plan.total_bytes + shards * plan.decoder_bytes;
+    if most_bytes > plan.usable_bytes {
         let largest = [
             ("log_buffer_bytes", config.log_buffer_bytes),
             ("receive_buffer_bytes", receive_bytes),
             ("pool_bytes", config.pool_bytes),
+            ("decoders_per_shard_max", plan.decoder_bytes),
         ];
-        let (largest, _) = largest.into_iter().max_by_key(|(_, bytes)| *bytes).expect("three pools");
+        let (largest, _) = largest.into_iter().max_by_key(|(_, bytes)| *bytes).expect("four uses");
         let problem = format!(
             "{shards} shards of {} each need {}, but {} of memory can be had; fewer shards or a smaller {largest} would fit",
-            ByteSize(shard_bytes),
-            ByteSize(plan.total_bytes),
+            ByteSize((shard_bytes + plan.decoder_bytes) & !((1 << 20) - 1)),
+            ByteSize(most_bytes & !((1 << 20) - 1)),
             ByteSize(plan.usable_bytes)
         );
         return refuse(config, "shards", &config.shards, problem);

@@ -97,12 +97,13 @@ impl fmt::Display for Plan {
         let memory = &self.memory;
         row("memory", {
             format!(
-                "{} = {} × (log buffer {} + receive buffers {} + pool {}); {} can be had",
+                "{} = {} × (log buffer {} + receive buffers {} + pool {}), up to {} more for compressed bodies; {} can be had",
                 About(memory.total_bytes),
                 many(self.shards.len(), "shard"),
                 About(memory.log_buffer_bytes),
                 About(memory.receive_bytes),
                 About(memory.pool_bytes),
+                About(memory.decoder_bytes * self.shards.len() as u64),
                 About(memory.usable_bytes)
             )
         })?;
@@ -204,6 +205,7 @@ impl Plan {
                 "receive_bytes": self.memory.receive_bytes,
                 "pool_bytes": self.memory.pool_bytes,
                 "shard_bytes": self.memory.shard_bytes,
+                "decoder_bytes": self.memory.decoder_bytes,
                 "total_bytes": self.memory.total_bytes,
                 "usable_bytes": self.memory.usable_bytes,
             },
@@ -260,7 +262,7 @@ mod tests {
   shards   3 on cores 0-2 (NUMA node 0), idle adaptive, target utilization 0.67
   writers  1 on core 3 (NUMA node 0)
   control  on core 3
-  memory   336 MiB = 3 shards × (log buffer 32 MiB + receive buffers 16 MiB + pool 64 MiB); 60 GiB can be had
+  memory   336 MiB = 3 shards × (log buffer 32 MiB + receive buffers 16 MiB + pool 64 MiB), up to 411.8 MiB more for compressed bodies; 60 GiB can be had
   memlock  101 MiB needed, unlimited granted; log buffers registered
   log      ./tidegate-data, xfs on nvme0n1, 512 GiB free, O_DIRECT, dsync per group
   segments of 256MiB, 2 ready ahead, kept for ever, 1GiB stay free

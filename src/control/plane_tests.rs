@@ -1,6 +1,7 @@
 //! The control plane as a process: what the admin port shows, what signals do, with which code it ends.
 //!
-//! Signals are the process's, so each test runs a child: this test binary again, asked for the one ignored test below.
+//! Signals are the process's, so each test runs a child: this test binary again, asked for one test,
+//! which plays the server when the environment names a role.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -15,6 +16,8 @@ use crate::handoff::{FailureStage, WriterFailure, WriterState, WriterStatus};
 use crate::metrics::{Scale, ServerMetrics};
 
 const ROLE: &str = "TIDEGATE_TEST_ROLE";
+/// The test a child is asked for.
+const PLAYER: &str = "control::plane::tests::it_answers_until_it_is_asked_to_stop_and_then_ends_with_0";
 /// Longer than any test waits, so that what ends sooner did not end by this.
 const NEVER: Duration = Duration::from_secs(3600);
 
@@ -58,10 +61,8 @@ impl Threads for RoleThreads {
     }
 }
 
-#[test]
-#[ignore = "the child of the other tests"]
-fn child() {
-    let Ok(role) = std::env::var(ROLE) else { return };
+/// The server in its role, to the end of the process.
+fn play(role: &str) -> ! {
     let role = *ROLES.iter().find(|known| format!("{known:?}") == role).expect("a role");
     let plan = Plan::make(&Config::default(), &Host::inspect(Path::new("/")).unwrap()).unwrap();
     let scale = Scale { log_buffer_bytes: 1, target_utilization: 0.67, requests_per_shard_max: 1 };
@@ -89,7 +90,7 @@ struct Plane {
 impl Plane {
     fn start(role: Role) -> Self {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["control::plane::tests::child", "--exact", "--ignored", "--nocapture"])
+            .args([PLAYER, "--exact", "--nocapture"])
             .env(ROLE, format!("{role:?}"))
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -146,6 +147,9 @@ impl Drop for Plane {
 
 #[test]
 fn it_answers_until_it_is_asked_to_stop_and_then_ends_with_0() {
+    if let Ok(role) = std::env::var(ROLE) {
+        play(&role);
+    }
     for signal in ["TERM", "INT"] {
         let plane = Plane::start(Role::Drain);
         for path in ["/", "/health", "/ready", "/metrics", "/api/metrics", "/api/plan", "/api/shards"] {

@@ -130,9 +130,13 @@ pub struct Settings {
     /// Longest wait for a peer to take answers; later is a close [default: 30s]
     #[arg(long, env = "TIDEGATE_SEND_TIMEOUT", value_name = "TIME", help_heading = "Limits")]
     pub send_timeout: Option<Span>,
-    /// Decompressors of one shard, of each kind, 1 to 4096; beyond them is 503 [default: 64]
+    /// Decompressors of one shard, of each kind, 1 to 4096; beyond them is 503 [default: 16]
     #[arg(long, env = "TIDEGATE_DECODERS_PER_SHARD_MAX", value_name = "N", help_heading = "Limits")]
     pub decoders_per_shard_max: Option<u32>,
+
+    /// Longest wait of a short chunk for the requests of other clients; 0s turns it off [default: 500us]
+    #[arg(long, env = "TIDEGATE_GROUP_HOLD_MAX", value_name = "TIME", help_heading = "Limits")]
+    pub group_hold_max: Option<Span>,
 
     /// How long a drain may take before the server stops anyway [default: 30s]
     #[arg(long, env = "TIDEGATE_DRAIN_TIMEOUT", value_name = "TIME", help_heading = "Shutdown")]
@@ -153,7 +157,7 @@ macro_rules! for_each_setting {
             log_buffer_bytes receive_buffers receive_buffer_bytes pool_bytes
             body_bytes_max event_bytes_max head_bytes_max json_depth_max events_per_request_max
             connections_per_shard_max head_timeout body_timeout idle_timeout send_timeout decoders_per_shard_max
-            drain_timeout poison_linger
+            group_hold_max drain_timeout poison_linger
         }
     };
 }

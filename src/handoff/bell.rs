@@ -1,18 +1,18 @@
 //! Wakes a thread that sleeps in its io_uring loop, and costs nothing when it does not sleep.
 //!
-//! The sleeper stores `sleeping`, looks at its rings once more, sleeps; the waker pushes, fences, and writes the eventfd
-//! only if the flag was set. The two SeqCst fences make one of them see the other (the store-buffer litmus test): either
-//! the sleeper's second look finds the push, or the waker finds the flag.
+//! The sleeper arms the bell, looks at its rings once more, sleeps; the waker pushes and rings, which writes the eventfd only
+//! if the bell was armed. That neither misses the other is [`SleepFlag`]'s promise.
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicBool, Ordering, fence};
+
+use super::sleep_flag::SleepFlag;
 
 /// One thread's bell. The owner arms it; anybody rings it.
 #[derive(Debug)]
 #[repr(align(128))]
 pub struct Bell {
-    sleeping: AtomicBool,
+    sleeping: SleepFlag,
     eventfd: OwnedFd,
 }
 
@@ -28,36 +28,32 @@ impl Bell {
             return Err(io::Error::last_os_error());
         }
         // SAFETY: fd was just made and nobody else owns it.
-        Ok(Self { sleeping: AtomicBool::new(false), eventfd: unsafe { OwnedFd::from_raw_fd(fd) } })
+        Ok(Self { sleeping: SleepFlag::default(), eventfd: unsafe { OwnedFd::from_raw_fd(fd) } })
     }
 
     /// Says that the owner is about to sleep. It must look at its rings once more after this and sleep only if they are
     /// empty; [`Bell::disarm`] when it does not sleep or wakes for another reason.
     pub fn arm(&self) {
-        self.sleeping.store(true, Ordering::Relaxed);
-        // Pairs with the fence in `ring`: the flag is visible before the rings are looked at again.
-        fence(Ordering::SeqCst);
+        self.sleeping.arm();
     }
 
     /// Says that the owner is awake.
     pub fn disarm(&self) {
-        self.sleeping.store(false, Ordering::Relaxed);
+        self.sleeping.disarm();
     }
 
     /// Wakes the owner if it sleeps. To be called after the push that it is to find. True if a wake-up was sent.
     pub fn ring(&self) -> bool {
-        // Pairs with the fence in `arm`: the push is visible before the flag is looked at.
-        fence(Ordering::SeqCst);
-        if !self.sleeping.load(Ordering::Relaxed) || !self.sleeping.swap(false, Ordering::Relaxed) {
-            return false;
+        let must_wake = self.sleeping.must_wake();
+        if must_wake {
+            self.write();
         }
-        self.write();
-        true
+        must_wake
     }
 
     /// Wakes the owner's loop whether it sleeps or not: for signals that are not in a ring.
     pub fn ring_always(&self) {
-        self.sleeping.store(false, Ordering::Relaxed);
+        self.sleeping.disarm();
         self.write();
     }
 

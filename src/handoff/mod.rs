@@ -15,9 +15,11 @@
 mod bell;
 mod channel;
 mod log_buffer;
+mod sleep_flag;
 mod status;
 
 pub use bell::Bell;
 pub use channel::{ShardPort, WriterPort, channel};
 pub use log_buffer::{CHUNK_HEADER_BYTES, LogBuffer, NoRoom, SealedChunk, SettledChunk};
+pub use sleep_flag::{Flag, SleepFlag};
 pub use status::{FailureStage, WriterFailure, WriterState, WriterStatus};

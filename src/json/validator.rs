@@ -1,61 +1,44 @@
-//! The validator: simd-json's tape over a padded copy, with every buffer reused. Shard thread.
-//!
-//! Why this is sound: the tape's string nodes point into `scratch`, so [`Event`] holds the borrow of the whole
-//! validator until it is dropped, and hands the emptied tape back then. No lifetime is made up here; there is no
-//! unsafe in this room.
-//!
-//! Where simd-json 0.19 and RFC 8259 part, and what is done about it:
-//!
-//! | text | simd-json | here |
-//! |---|---|---|
-//! | integers beyond 64 bits, `1e999` | refused | accepted, see [`super::numbers`] |
-//! | an escaped surrogate without its pair | refused | refused: RFC 8259 §8.2 calls its meaning unpredictable |
-//! | duplicate keys | all kept | accepted; the first one wins in [`Event::string_field`] |
-//! | a byte order mark | refused | refused, as RFC 8259 §8.1 allows |
-//! | a value that is no object | accepted | refused |
+//! The validator: a scan that proves most events at memory speed, and behind it a parser for the rest. Shard thread.
 
-use std::mem;
-
-use simd_json::{Buffers, INPUT_PADDING, Node, Tape, fill_tape_padded};
-
-use super::{DEPTH_MAX, JsonError, JsonErrorKind, is_white_space, numbers};
-
-/// Buffers start large enough for an event of this size, so that usual events never allocate.
-const EVENT_BYTES_USUAL: usize = 16 << 10;
-
-/// A tape longer than this is given back before the next event. A node takes 24 bytes and a hostile event has one per
-/// byte: 1 MiB of `[[[[…` would otherwise hold 24 MiB for good. An honest event of 1 MiB has a node per 8 bytes or so,
-/// half of this.
-const TAPE_NODES_KEPT_MAX: usize = 256 << 10;
+use super::fields::Event;
+use super::parser::Parser;
+use super::scan::{Counts, Scan, Scanner, Until};
+use super::simd::Level;
+use super::{DEPTH_MAX, JsonError, JsonErrorKind};
 
 /// Checks events one after the other. Allocates until its buffers have seen the longest usual event, then no more.
 pub struct Validator {
-    buffers: Buffers,
-    tape: Tape<'static>,
-    /// The event and at least [`INPUT_PADDING`] bytes after it.
-    scratch: Vec<u8>,
-    /// The same with its numbers blanked. Apart from `scratch`, which the first attempt's tape may still borrow.
-    blanked: Vec<u8>,
+    scanner: Scanner,
+    parser: Parser,
+    /// What a string means whose text has escapes, for [`Event::string_field`].
+    unescaped: Vec<u8>,
     /// A value as the member of an object, for [`Validator::validate_value`].
-    pub(super) wrapped: Vec<u8>,
-    depth_max: usize,
+    wrapped: Vec<u8>,
 }
 
 impl Validator {
-    /// A validator that allows `depth_max` objects and arrays inside each other, the event itself included.
+    /// A validator that allows `depth_max` objects and arrays inside each other, the event itself included, on the
+    /// fastest instructions this CPU has.
     ///
     /// # Panics
     /// If `depth_max` is over [`DEPTH_MAX`].
     #[must_use]
     pub fn new(depth_max: usize) -> Self {
+        Self::with_level(depth_max, Level::best())
+    }
+
+    /// The same on instructions of a choice, for tests and measurements.
+    ///
+    /// # Panics
+    /// If `depth_max` is over [`DEPTH_MAX`].
+    #[must_use]
+    pub fn with_level(depth_max: usize, level: Level) -> Self {
         assert!(depth_max <= DEPTH_MAX, "json_depth_max is {depth_max}; at most {DEPTH_MAX} can be followed");
         Self {
-            buffers: Buffers::with_max_depth(EVENT_BYTES_USUAL, depth_max),
-            tape: Tape(Vec::with_capacity(EVENT_BYTES_USUAL / 8)),
-            scratch: vec![0; EVENT_BYTES_USUAL + INPUT_PADDING],
-            blanked: Vec::new(),
+            scanner: Scanner::new(level, depth_max),
+            parser: Parser::new(depth_max),
+            unescaped: Vec::new(),
             wrapped: Vec::new(),
-            depth_max,
         }
     }
 
@@ -65,313 +48,87 @@ impl Validator {
     /// # Errors
     /// [`JsonError`] with the first fault found and, where known, its offset in `event`.
     #[inline]
-    pub fn validate<'a>(&'a mut self, event: &[u8]) -> Result<Event<'a>, JsonError> {
-        let start = event.iter().position(|byte| !is_white_space(*byte)).unwrap_or(event.len());
-        if event.get(start) != Some(&b'{') {
-            return Err(JsonError::at(JsonErrorKind::NotAnObject, start));
-        }
-        if self.tape.0.capacity() > TAPE_NODES_KEPT_MAX {
-            self.shrink();
-        }
-        let Self { buffers, tape: home, scratch, blanked, .. } = self;
-        let mut tape = mem::replace(home, Tape(Vec::new())).reset();
-        let error = match fill_tape_padded(padded(scratch, event), event.len(), buffers, &mut tape) {
-            Ok(()) => return Ok(Event { tape, home }),
-            Err(error) => JsonError::from_parser(&error),
-        };
-        let mut tape = tape.reset();
-        if error.kind != JsonErrorKind::BadNumber {
-            *home = tape.reset();
-            return Err(error);
-        }
-        numbers::blank(&mut padded(blanked, event)[..event.len()]);
-        match fill_tape_padded(blanked, event.len(), buffers, &mut tape) {
-            Ok(()) => Ok(Event { tape, home }),
-            Err(error) => {
-                *home = tape.reset();
-                Err(JsonError::from_parser(&error))
-            }
-        }
+    pub fn validate<'a>(&'a mut self, event: &'a [u8]) -> Result<Event<'a>, JsonError> {
+        let scan = self.scan(event, Until::End).expect("the end of the input is in it");
+        self.judge(event, scan)
     }
 
-    #[cold]
-    fn shrink(&mut self) {
-        self.tape = Tape(Vec::with_capacity(EVENT_BYTES_USUAL / 8));
-        self.buffers = Buffers::with_max_depth(EVENT_BYTES_USUAL, self.depth_max);
-    }
-}
-
-/// Copies `event` to the front of `scratch`, with room for the parser's vector loads behind it.
-fn padded<'a>(scratch: &'a mut Vec<u8>, event: &[u8]) -> &'a mut [u8] {
-    let needed = event.len() + INPUT_PADDING;
-    if scratch.len() < needed {
-        scratch.resize(needed, 0);
-    }
-    scratch[..event.len()].copy_from_slice(event);
-    scratch
-}
-
-/// A valid event, until the next one is validated.
-pub struct Event<'a> {
-    tape: Tape<'a>,
-    home: &'a mut Tape<'static>,
-}
-
-impl Event<'_> {
-    pub(super) fn nodes(&self) -> &[Node<'_>] {
-        &self.tape.0
-    }
-
-    /// The unescaped value of a top-level member; `None` if there is none of that name or its value is no string. Of
-    /// several members of one name the first counts.
-    #[must_use]
-    pub fn string_field(&self, name: &str) -> Option<&str> {
-        let nodes = &self.tape.0;
-        let Some(Node::Object { len, .. }) = nodes.first() else { return None };
-        let mut at = 1;
-        for _ in 0..*len {
-            let value = nodes.get(at + 1)?;
-            if matches!(nodes.get(at), Some(Node::String(key)) if *key == name) {
-                return if let Node::String(text) = value { Some(text) } else { None };
-            }
-            at += 2 + match value {
-                Node::Object { count, .. } | Node::Array { count, .. } => *count,
-                Node::String(_) | Node::Static(_) => 0,
-            };
-        }
-        None
-    }
-}
-
-impl Drop for Event<'_> {
+    /// Finds the end of the first event of `input` and looks at all of it on the way; `None` if its end has not come yet.
+    /// [`Validator::judge`] tells what was seen. Between the two the bytes must stay as and where they are.
+    ///
+    /// ```
+    /// use tidegate::json::{Until, Validator};
+    /// let mut validator = Validator::new(128);
+    /// let body = b"{\"a\":1}\n{\"b\":}\n{\"c\"";
+    /// let mut rest = &body[..];
+    /// let mut verdicts = Vec::new();
+    /// while let Some(scan) = validator.scan(rest, Until::LineFeed) {
+    ///     let (event, after) = rest.split_at(scan.bytes);
+    ///     verdicts.push(validator.judge(event, scan).is_ok());
+    ///     rest = &after[1..];
+    /// }
+    /// assert_eq!((verdicts, rest), (vec![true, false], &b"{\"c\""[..]));
+    /// ```
     #[inline]
-    fn drop(&mut self) {
-        *self.home = mem::replace(&mut self.tape, Tape(Vec::new())).reset();
+    pub fn scan(&mut self, input: &[u8], until: Until) -> Option<Scan> {
+        self.scanner.scan(input, until)
+    }
+
+    /// The verdict on an event that was scanned: `event` is what was scanned, or that without white space behind it.
+    ///
+    /// # Errors
+    /// [`JsonError`] with the first fault found and, where known, its offset in `event`.
+    ///
+    /// # Panics
+    /// If another scan came in between, or `event` is not where it was scanned.
+    #[inline]
+    pub fn judge<'a>(&'a mut self, event: &'a [u8], scan: Scan) -> Result<Event<'a>, JsonError> {
+        let Self { scanner, parser, unescaped, .. } = self;
+        if !scanner.is_proven(event, scan) {
+            scanner.counts.parsed += 1;
+            parser.parse(event)?;
+            return Ok(Event { text: event, may_have_line_ends: true, places: None, unescaped });
+        }
+        let may_have_line_ends = scanner.has_controls();
+        Ok(Event { text: event, may_have_line_ends, places: scanner.places(), unescaped })
+    }
+
+    /// Accepts `value` if it is one JSON value of any kind in UTF-8, nested at most one level less than the limit.
+    ///
+    /// The value is checked as the one member of an object: what makes that object valid makes the value valid, unless it
+    /// brings members of its own, which the parser counts. For bodies that are no events: nothing here is fast.
+    ///
+    /// # Errors
+    /// [`JsonError`] with the first fault found.
+    pub fn validate_value(&mut self, value: &[u8]) -> Result<(), JsonError> {
+        const BEFORE: &[u8] = b"{\"\":";
+        self.wrapped.clear();
+        self.wrapped.extend_from_slice(BEFORE);
+        self.wrapped.extend_from_slice(value);
+        self.wrapped.push(b'}');
+        match self.parser.parse(&self.wrapped) {
+            Ok(1) => Ok(()),
+            Ok(_) => Err(JsonError { kind: JsonErrorKind::TrailingData, offset: None }),
+            Err(error) => {
+                let offset = error.offset.map(|offset| offset.saturating_sub(BEFORE.len() as u32));
+                Err(JsonError { offset, ..error })
+            }
+        }
+    }
+
+    /// The instructions in use.
+    #[must_use]
+    pub fn level(&self) -> Level {
+        self.scanner.level()
+    }
+
+    /// How events were judged so far.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        self.scanner.counts
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const DEPTH: usize = 8;
-
-    fn check(text: impl AsRef<[u8]>) -> Result<(), JsonErrorKind> {
-        Validator::new(DEPTH).validate(text.as_ref()).map(|_| ()).map_err(|error| error.kind)
-    }
-
-    #[test]
-    fn objects_are_accepted() {
-        for text in [
-            "{}",
-            " \t\r\n{ } \n",
-            r#"{"a":1,"b":[true,false,null],"c":{"d":"e"}}"#,
-            r#"{"a":-0,"b":0.5,"c":1E+2,"d":1e-2,"e":0e1}"#,
-            r#"{"":""}"#,
-            r#"{"a":1,"a":2}"#,
-            r#"{"grüße":"日本 🦀","esc":"\"\\\/\b\f\n\r\t\u00e9\ud83e\udd80"}"#,
-            "{\n\"a\"\r:\t[ ]\n}",
-            "{\"del\":\"\u{7f}\"}",
-        ] {
-            assert_eq!(check(text), Ok(()), "{text}");
-        }
-    }
-
-    #[test]
-    fn what_is_not_one_object_is_refused() {
-        use JsonErrorKind::{
-            BadEscape, BadLiteral, BadNumber, BadString, BadStructure, NotAnObject, NotUtf8, TooDeep, TrailingData,
-        };
-        let table: &[(&[u8], &[JsonErrorKind])] = &[
-            (b"", &[NotAnObject]),
-            (b"  ", &[NotAnObject]),
-            (b"[]", &[NotAnObject]),
-            (b"1", &[NotAnObject]),
-            (b"\"{}\"", &[NotAnObject]),
-            (b"\xef\xbb\xbf{}", &[NotAnObject]),
-            (b"\x0b{}", &[NotAnObject]),
-            (b"{", &[BadStructure]),
-            (b"{]", &[BadStructure]),
-            (b"{\"a\"}", &[BadStructure]),
-            (b"{\"a\":}", &[BadStructure]),
-            (b"{\"a\":1,}", &[BadStructure]),
-            (b"{,}", &[BadStructure]),
-            (b"{\"a\" 1}", &[BadStructure]),
-            (b"{a:1}", &[BadStructure]),
-            (b"{'a':1}", &[BadStructure]),
-            (b"{1:1}", &[BadStructure]),
-            (b"{\"a\":[1,]}", &[BadStructure]),
-            (b"{\"a\":[1 2]}", &[BadStructure]),
-            (b"{\"a\":[1}", &[BadStructure]),
-            (b"{\"a\":1]", &[BadStructure]),
-            (b"{\"a\":1", &[BadStructure]),
-            (b"{}{}", &[TrailingData, BadStructure]),
-            (b"{} x", &[TrailingData, BadStructure]),
-            (b"{},", &[TrailingData, BadStructure]),
-            (b"{\"a\":tru}", &[BadLiteral]),
-            (b"{\"a\":truex}", &[BadLiteral]),
-            (b"{\"a\":nul", &[BadLiteral]),
-            (b"{\"a\":True}", &[BadStructure]),
-            (b"{\"a\":NaN}", &[BadStructure]),
-            (b"{\"a\":Infinity}", &[BadStructure]),
-            (b"{\"a\":-Infinity}", &[BadNumber]),
-            (b"{\"a\":01}", &[BadNumber]),
-            (b"{\"a\":1.}", &[BadNumber]),
-            (b"{\"a\":.5}", &[BadStructure]),
-            (b"{\"a\":+1}", &[BadStructure]),
-            (b"{\"a\":-}", &[BadNumber]),
-            (b"{\"a\":1e}", &[BadNumber]),
-            (b"{\"a\":0x1}", &[BadNumber]),
-            (b"{\"a\":1_0}", &[BadNumber]),
-            (b"{\"a\":\"\\x\"}", &[BadEscape]),
-            (b"{\"a\":\"\\u12g4\"}", &[BadEscape]),
-            (b"{\"a\":\"\\ud800\"}", &[BadEscape]),
-            (b"{\"a\":\"\\udc00\\ud800\"}", &[BadEscape]),
-            (b"{\"a\":\"\\ud800\\u0041\"}", &[BadEscape]),
-            (b"{\"a\":\"x", &[BadString]),
-            (b"{\"a\":\"x\\\"}", &[BadString]),
-            (b"{\"a\":\"x\ny\"}", &[BadString]),
-            (b"{\"a\":\"x\0y\"}", &[BadString]),
-            (b"{\"a\":1}\0", &[TrailingData, BadStructure]),
-            (b"{\"a\"\x0c:1}", &[BadStructure]),
-            (b"{\"a\":\"\xff\"}", &[NotUtf8]),
-            (b"{\"a\":\"\xc0\x80\"}", &[NotUtf8]),
-            (b"{\"a\":\"\xed\xa0\x80\"}", &[NotUtf8]),
-            (b"{\"a\":\"\xf0\x9f\xa6\"}", &[NotUtf8]),
-            (b"{\"a\":[[[[[[[[]]]]]]]]}", &[TooDeep]),
-        ];
-        for (text, kinds) in table {
-            let result = check(text);
-            let shown = String::from_utf8_lossy(text);
-            assert!(result.is_err_and(|kind| kinds.contains(&kind)), "{shown}: {result:?}, expected {kinds:?}");
-        }
-    }
-
-    #[test]
-    fn depth_is_allowed_up_to_its_limit() {
-        for inner in [DEPTH - 1, DEPTH] {
-            let text = format!("{{\"a\":{}{}}}", "[".repeat(inner), "]".repeat(inner));
-            assert_eq!(check(&text).is_ok(), inner < DEPTH, "{text}");
-        }
-    }
-
-    #[test]
-    fn numbers_of_any_size_are_accepted_and_leave_fields_readable() {
-        let mut validator = Validator::new(DEPTH);
-        for number in [
-            "18446744073709551616",
-            "-9223372036854775809",
-            "123456789012345678901234567890",
-            "1e999",
-            "-1E+400",
-            "0.1e309",
-            "1e-999",
-            &format!("1{}", "0".repeat(400)),
-            &format!("0.{}1", "0".repeat(400)),
-        ] {
-            let text = format!(r#"{{"esc":"\"1\\","n":{number},"event_id":"e\n7","deep":[{number},{number}]}}"#);
-            let event = validator.validate(text.as_bytes()).unwrap_or_else(|error| panic!("{number}: {error}"));
-            assert_eq!(event.string_field("event_id"), Some("e\n7"));
-            drop(event);
-            let broken = text.replace("deep\":", "deep\" ");
-            assert!(validator.validate(broken.as_bytes()).is_err(), "{broken}");
-        }
-        assert!(validator.validate(br#"{"a":1e999,"b":01}"#).is_err());
-        assert!(validator.validate(br#"{"a":1e999,"b":"\ud800"}"#).is_err());
-    }
-
-    #[test]
-    fn the_first_top_level_string_of_a_name_is_found() {
-        let mut validator = Validator::new(DEPTH);
-        let text = br#"{"x":{"event_id":"inner"},"y":[{"event_id":"inner"},1],"z":{},"e\u0076ent_id":"first \u00e9",
-            "event_id":"second","n":5}"#;
-        let event = validator.validate(text).unwrap();
-        assert_eq!(event.string_field("event_id"), Some("first é"));
-        assert_eq!(event.string_field("n"), None, "a number is no string");
-        assert_eq!(event.string_field("absent"), None);
-        drop(event);
-        assert_eq!(validator.validate(b"{}").unwrap().string_field("event_id"), None);
-    }
-
-    #[test]
-    fn errors_name_the_byte_where_it_is_known() {
-        let mut validator = Validator::new(DEPTH);
-        let mut message = |text: &str| validator.validate(text.as_bytes()).err().map(|error| error.to_string());
-        assert_eq!(message(r#" ["a"]"#).as_deref(), Some("an event must be a JSON object at byte 1"));
-        assert_eq!(message(r#"{"a":tru}"#).as_deref(), Some("expected true, false or null at byte 5"));
-        assert_eq!(message(r#"{"a":"\q"}"#).as_deref(), Some("malformed escape or unpaired surrogate in a string"));
-        assert_eq!(message("{}"), None);
-    }
-
-    #[test]
-    #[cfg_attr(miri, ignore = "a quarter of a million nodes take Miri minutes")]
-    fn a_hostile_event_does_not_keep_its_memory() {
-        let mut validator = Validator::new(DEPTH);
-        let hostile = format!("{{\"a\":[{}1]}}", "1,".repeat(TAPE_NODES_KEPT_MAX));
-        assert!(validator.validate(hostile.as_bytes()).is_ok());
-        assert!(validator.tape.0.capacity() > TAPE_NODES_KEPT_MAX);
-        assert!(validator.validate(b"{}").is_ok());
-        assert!(validator.tape.0.capacity() <= TAPE_NODES_KEPT_MAX);
-    }
-
-    /// Another parser's grammar, with what it leaves out: UTF-8 and surrogate pairs.
-    fn oracle(text: &[u8]) -> bool {
-        let Ok(text) = std::str::from_utf8(text) else { return false };
-        let object = text.trim_start_matches([' ', '\t', '\n', '\r']).starts_with('{');
-        object && serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok() && !has_lone_surrogate(text)
-    }
-
-    /// For text whose escapes are well-formed.
-    fn has_lone_surrogate(text: &str) -> bool {
-        let unit = |at: usize| text.get(at..at + 6).and_then(|escape| u16::from_str_radix(&escape[2..], 16).ok());
-        let mut at = 0;
-        while let Some(found) = text.get(at..).and_then(|rest| rest.find('\\')) {
-            at += found;
-            if text.as_bytes()[at + 1] != b'u' {
-                at += 2;
-                continue;
-            }
-            let high = unit(at).expect("well-formed");
-            at += 6;
-            match high {
-                0xd800..0xdc00 => {
-                    let paired = text[at..].starts_with("\\u") && matches!(unit(at), Some(0xdc00..0xe000));
-                    if !paired {
-                        return true;
-                    }
-                    at += 6;
-                }
-                0xdc00..0xe000 => return true,
-                _ => {}
-            }
-        }
-        false
-    }
-
-    #[test]
-    fn every_one_byte_change_is_judged_as_another_parser_judges_it() {
-        let seeds = [
-            r#"{"event_id":"a\"b\\","n":-12.5e+3,"t":true,"f":false,"z":null,"o":{"k":[1,{"q":"\ud83e\udd80é"}]}}"#,
-            r#" { "a" : [ ] , "b" : 0 , "c" : "" } "#,
-            r#"{"long":"0123456789012345678901234567890123456789012345678901234567890123456789","x":12345678901234567890}"#,
-        ];
-        let bytes: Vec<u8> = if cfg!(miri) { b"{\"\\1\xff".to_vec() } else { (0..=255).collect() };
-        let mut validator = Validator::new(DEPTH);
-        for seed in seeds {
-            for at in (0..seed.len()).step_by(if cfg!(miri) { 13 } else { 1 }) {
-                for byte in &bytes {
-                    let mut replaced = seed.as_bytes().to_vec();
-                    replaced[at] = *byte;
-                    let mut inserted = seed.as_bytes().to_vec();
-                    inserted.insert(at, *byte);
-                    let mut removed = seed.as_bytes().to_vec();
-                    removed.remove(at);
-                    for text in [replaced, inserted, removed, seed.as_bytes()[..at].to_vec()] {
-                        let ours = validator.validate(&text).map(|_| ()).map_err(|error| error.to_string());
-                        assert_eq!(ours.is_ok(), oracle(&text), "{}: {ours:?}", String::from_utf8_lossy(&text));
-                    }
-                }
-            }
-        }
-    }
-}
+#[path = "validator_tests.rs"]
+mod tests;

@@ -14,11 +14,12 @@ use super::code::{ErrorCode, HttpError};
 use super::context::{Context, ErrorList, Kept, Shelf};
 use super::decode::{DecodeError, Decoder};
 use super::framing::{BodyFraming, Step};
-use super::place::{Placer, Unplaced, write_record};
+use super::place::{Placer, Unplaced, judge, write_record};
 use super::request::{Encoding, Request, Route};
 use super::split::{BodyShape, Carry, CarryFull, EventError, EventSink, Placed, Splitter, Stop};
 use crate::base::{CHUNK_BYTES_MAX, KIB, Limits, Position, Seq, TenantId};
 use crate::handoff::CHUNK_HEADER_BYTES;
+use crate::json::{Scan, Until};
 use crate::record::RECORD_HEADER_BYTES;
 
 /// Decompressed bytes handed on at a time: small enough to stay in the first-level caches with the parser's own data.
@@ -439,51 +440,48 @@ impl Sink<'_, '_> {
         }
     }
 
-    fn place_together(&mut self, event: &[u8]) {
+    fn place_together(&mut self, event: &[u8], scan: Option<Scan>) {
         let together = self.together.as_mut().expect("asked only for an atomic batch");
-        if self.tally.rejected > 0 {
-            // The batch is refused already; its other errors are still worth telling.
-            match self.placer.validator().validate(event).map(drop) {
-                Ok(()) => self.tally.accepted += 1,
-                Err(error) => self.reject(Reason::Json(error)),
-            }
-            return;
-        }
-        let before = together.bytes().len();
-        let bytes = RECORD_HEADER_BYTES + event.len();
-        let record = if before + bytes > ATOMIC_BYTES_MAX {
-            None
-        } else {
-            together.extend_by(&mut self.pool.borrow_mut(), bytes)
+        let mut valid = match judge(self.placer.validator(), event, scan) {
+            Ok(valid) => valid,
+            Err(error) => return self.reject(Reason::Json(error)),
         };
-        let Some(record) = record else { return self.reject(Reason::Event(EventError::BatchTooLong)) };
-        write_record(record, event, TenantId::default());
-        let tally = &mut *self.tally;
-        let validated = self.placer.validator().validate(event).map(|valid| {
-            if tally.accepted == 0 {
-                tally.event_id.take(valid.string_field("event_id"));
-            }
-            tally.accepted += 1;
-        });
-        match validated {
-            Ok(()) => {}
-            Err(error) => {
-                together.truncate(before);
-                self.reject(Reason::Json(error));
-            }
+        let may_have_line_ends = valid.may_have_line_ends();
+        if self.tally.accepted == 0 {
+            self.tally.event_id.take(valid.string_field("event_id"));
         }
+        if self.tally.rejected == 0 {
+            let bytes = RECORD_HEADER_BYTES + event.len();
+            let record = if together.bytes().len() + bytes > ATOMIC_BYTES_MAX {
+                None
+            } else {
+                together.extend_by(&mut self.pool.borrow_mut(), bytes)
+            };
+            let Some(record) = record else { return self.reject(Reason::Event(EventError::BatchTooLong)) };
+            write_record(record, event, TenantId::default(), may_have_line_ends);
+        }
+        // A batch that is refused already stores nothing; its other errors are still worth telling.
+        self.tally.accepted += 1;
     }
 }
 
 impl EventSink for Sink<'_, '_> {
-    fn event(&mut self, event: &mut [u8]) -> Placed {
+    type Seen = Scan;
+
+    #[inline]
+    fn look(&mut self, input: &[u8], until: Until) -> Option<(usize, Scan)> {
+        self.placer.look(input, until).map(|scan| (scan.bytes, scan))
+    }
+
+    #[inline]
+    fn event(&mut self, event: &mut [u8], scan: Option<Scan>) -> Placed {
         if self.together.is_some() {
-            self.place_together(event);
+            self.place_together(event, scan);
             return Placed::Taken;
         }
         let is_first = self.tally.accepted == 0;
         let event_id = &mut self.tally.event_id;
-        let placed = self.placer.place(event, TenantId::default(), self.unix_ns, |valid| {
+        let placed = self.placer.place(event, scan, TenantId::default(), self.unix_ns, |valid| {
             if is_first {
                 event_id.take(valid.string_field("event_id"));
             }

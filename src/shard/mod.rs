@@ -17,6 +17,7 @@ pub mod answer;
 pub mod arena;
 pub mod body;
 pub mod code;
+mod company;
 mod connection;
 pub mod context;
 pub mod conversation;
@@ -44,6 +45,7 @@ use std::time::Duration;
 
 use ack::Waiters;
 use arena::Pool;
+use company::Company;
 use context::{Clock, Context, Shelf};
 pub use peers::Peers;
 use place::Placer;
@@ -95,6 +97,8 @@ pub struct Setup {
     pub pool_bytes: usize,
     /// When to wait in the kernel.
     pub idle: Idle,
+    /// How long a chunk may wait for company at most, until the requests of other clients are in it too.
+    pub group_hold_max: Duration,
     /// How long connections may take to finish after a stop.
     pub drain_timeout: Duration,
     /// Random, different for each start and shard: made request ids begin with it.
@@ -142,6 +146,7 @@ pub fn run(setup: Setup, ready: impl FnOnce(bool)) -> io::Result<()> {
         bell: setup.bell,
         stop: setup.stop,
         idle: setup.idle,
+        company: Company::new(setup.group_hold_max),
         drain_timeout: setup.drain_timeout,
     });
     ready(bundles);

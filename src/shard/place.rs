@@ -1,14 +1,14 @@
 //! Puts valid events into the open chunk and chunks into the writer's ring. Shard thread only.
 //!
 //! An event's bytes are copied once on their way to disk, here: from where they were received to their place in the
-//! chunk. (The validator reads a padded copy of its own, in first-level cache, which is forgotten.)
-//! The copy comes first and is taken back if the event turns out to be invalid, so the parser may read what is already in
-//! cache and the chunk never holds half an event. In valid JSON a raw CR or LF can only be white space (RFC 8259 §7 wants
-//! them escaped in strings), so both are stored as a space and every stored event is one line.
+//! chunk. The validator reads them where they were received and proves most events there, so the copy comes after the
+//! verdict and the chunk never holds half an event. In valid JSON a raw CR or LF can only be white space (RFC 8259 §7
+//! wants them escaped in strings), so both are stored as a space and every stored event is one line. The validator
+//! knows whether there are any.
 
 use crate::base::{Position, Seq, ShardId, TenantId, WriterId};
 use crate::handoff::{LogBuffer, NoRoom, ShardPort};
-use crate::json::{Event, JsonError, Validator};
+use crate::json::{Event, JsonError, Scan, Until, Validator};
 use crate::record::{RECORD_HEADER_BYTES, crc32c_append, put_record_header};
 
 /// Why an event was not placed.
@@ -64,31 +64,35 @@ impl Placer {
         self.chunks_sealed
     }
 
-    /// Validates `event` and stores it; `seen` is shown the valid event before it is final. Returns its position.
+    /// Looks for the end of the event that `input` begins with, and at the event on the way: what was seen is for the
+    /// [`Placer::place`] of this event.
+    #[inline]
+    pub fn look(&mut self, input: &[u8], until: Until) -> Option<Scan> {
+        self.validator.scan(input, until)
+    }
+
+    /// Validates `event` and stores it; `seen` is shown the valid event before it is stored. `scan` is of the look just
+    /// before, if there was one. Returns its position.
     ///
     /// # Errors
     /// [`Unplaced`], with nothing stored.
+    #[inline]
     pub fn place(
         &mut self,
         event: &[u8],
+        scan: Option<Scan>,
         tenant: TenantId,
         unix_ns: u64,
-        seen: impl FnOnce(&Event<'_>),
+        seen: impl FnOnce(&mut Event<'_>),
     ) -> Result<Position, Unplaced> {
-        let bytes = RECORD_HEADER_BYTES + event.len();
-        let record = self.room(bytes, unix_ns)?;
-        write_record(record, event, tenant);
-        match self.validator.validate(event).map(|event| seen(&event)) {
-            Ok(()) => {
-                let position = self.next_position();
-                self.log.commit(1);
-                Ok(position)
-            }
-            Err(error) => {
-                self.log.roll_back(bytes);
-                Err(Unplaced::Invalid(error))
-            }
-        }
+        let mut valid = judge(&mut self.validator, event, scan).map_err(Unplaced::Invalid)?;
+        seen(&mut valid);
+        let may_have_line_ends = valid.may_have_line_ends();
+        let record = self.room(RECORD_HEADER_BYTES + event.len(), unix_ns)?;
+        write_record(record, event, tenant, may_have_line_ends);
+        let position = self.next_position();
+        self.log.commit(1);
+        Ok(position)
     }
 
     /// Stores `events` records that [`write_record`] made of valid events, all in one chunk. Returns the position of the
@@ -152,12 +156,28 @@ impl Placer {
     }
 }
 
-/// Writes one event record into `record`, which is as long as header and event together.
-pub fn write_record(record: &mut [u8], event: &[u8], tenant: TenantId) {
+/// The verdict on `event`, with a scan of it or without.
+///
+/// # Errors
+/// [`JsonError`], if it is not valid.
+#[inline]
+pub fn judge<'a>(validator: &'a mut Validator, event: &'a [u8], scan: Option<Scan>) -> Result<Event<'a>, JsonError> {
+    match scan {
+        Some(scan) => validator.judge(event, scan),
+        None => validator.validate(event),
+    }
+}
+
+/// Writes one event record into `record`, which is as long as header and event together. Line ends become spaces, if
+/// the event may have any.
+#[inline]
+pub fn write_record(record: &mut [u8], event: &[u8], tenant: TenantId, may_have_line_ends: bool) {
     let (header, body) = record.split_at_mut(RECORD_HEADER_BYTES);
     put_record_header(header.try_into().expect("split at its length"), event.len(), tenant, 0);
     body.copy_from_slice(event);
-    for at in memchr::memchr2_iter(b'\r', b'\n', event) {
-        body[at] = b' ';
+    if may_have_line_ends {
+        for at in memchr::memchr2_iter(b'\r', b'\n', event) {
+            body[at] = b' ';
+        }
     }
 }

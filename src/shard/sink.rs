@@ -5,6 +5,7 @@ use std::fmt;
 
 use super::code::ErrorCode;
 use super::request::{Content, Route};
+use crate::json::Until;
 
 /// How events stand in a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,9 +104,16 @@ impl fmt::Display for EventError {
 
 /// Who takes the events.
 pub trait EventSink {
+    /// What it saw of an event when it looked for its end.
+    type Seen;
+
+    /// Looks for the end of the event that `input` begins with, and at the event on the way. Returns the bytes up to the
+    /// end and what was seen; `None` if the end is not in `input`. It must be where [`Until`] says, whatever the event
+    /// looks like. What comes next is [`EventSink::event`] with this event, or another look.
+    fn look(&mut self, input: &[u8], until: Until) -> Option<(usize, Self::Seen)>;
     /// Takes one event, without the white space around it. The bytes are the sink's to change until it returns, unless
-    /// it returns [`Placed::NoRoom`].
-    fn event(&mut self, event: &mut [u8]) -> Placed;
+    /// it returns [`Placed::NoRoom`]. `seen` is of the look just before, if there was one.
+    fn event(&mut self, event: &mut [u8], seen: Option<Self::Seen>) -> Placed;
     /// Notes that something that is no event stands where one should.
     fn refuse(&mut self, error: EventError);
 }

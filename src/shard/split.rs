@@ -9,7 +9,8 @@
 //! * each event, and each thing that is none but stands where one should, is exactly one call, so that the sink's count
 //!   of calls is the index the client knows it by.
 //!
-//! It finds ends, it does not judge: whether an event is valid JSON is the sink's to say. Only what has no event to show
+//! It knows where events end, it does not judge: whether an event is valid JSON is the sink's to say. An event that lies
+//! whole in one input is looked at once: the sink finds its end and sees the event on the way. Only what has no event to show
 //! for itself is refused here: see [`EventError`]. Lines are never joined: a line feed ends an event whatever it looks
 //! like, so `{"a":1` and `"b":2}` on two lines are two errors and not one event. And a JSON body that begins with a brace
 //! and is no envelope is one event up to its last byte: what follows the object makes the event invalid, and is not a
@@ -21,7 +22,7 @@ use super::scan::{ElementSkipper, ObjectScanner};
 pub use super::sink::{BodyShape, Carry, CarryFull, EventError, EventSink, Placed};
 use super::skeleton::{Met, Skeleton};
 use crate::base::Limits;
-use crate::json::{is_white_space, trim_end, trim_start};
+use crate::json::{Until, is_white_space, trim_end, trim_start};
 
 /// What an envelope's key looks like. See [`super::skeleton`].
 const ENVELOPE_KEY: &[u8] = b"\"events\"";
@@ -243,8 +244,16 @@ impl Splitter {
                 self.offer_carried(carry, sink)?;
             }
         }
-        while let Some(bytes) = memchr::memchr(b'\n', &input[*at..]) {
-            self.offer_trimmed(&mut input[*at..*at + bytes], sink)?;
+        loop {
+            // With the white space before an event go the line feeds of blank lines.
+            *at = input.len() - trim_start(&input[*at..]).len();
+            let rest = &mut input[*at..];
+            if rest.is_empty() {
+                break;
+            }
+            let Some((bytes, seen)) = sink.look(rest, Until::LineFeed) else { break };
+            let event = trim_end(&rest[..bytes]).len();
+            self.offer(&mut rest[..event], Some(seen), sink)?;
             *at += bytes + 1;
         }
         if is_last {
@@ -447,6 +456,16 @@ impl Splitter {
         carry: &mut impl Carry,
         sink: &mut impl EventSink,
     ) -> Result<ControlFlow<()>, Stop> {
+        if self.carried == 0
+            && let Some((part, seen)) = sink.look(bytes, Until::Brace)
+        {
+            // An object that is not taken is met again, like the first after a comma.
+            self.state = State::Element { after_comma: true };
+            self.offer(&mut bytes[..part], Some(seen), sink)?;
+            self.state = State::AfterElement;
+            *at += part;
+            return Ok(ControlFlow::Continue(()));
+        }
         // If the carry is full, the same bytes come again and must be looked at from the same place.
         let scanner = self.scanner;
         let end = self.scanner.find_end(bytes);
@@ -455,12 +474,6 @@ impl Splitter {
             self.refuse(EventError::TooLong, sink)?;
             self.drop_carried(carry);
             self.state = if end.is_some() { State::AfterElement } else { State::ObjectSkip };
-            *at += part;
-        } else if end.is_some() && self.carried == 0 {
-            // An object that is not taken is met again, like the first after a comma.
-            self.state = State::Element { after_comma: true };
-            self.offer(&mut bytes[..part], sink)?;
-            self.state = State::AfterElement;
             *at += part;
         } else {
             self.carry_on(&bytes[..part], carry).inspect_err(|_| self.scanner = scanner)?;
@@ -508,7 +521,7 @@ impl Splitter {
     fn offer_carried(&mut self, carry: &mut impl Carry, sink: &mut impl EventSink) -> Result<(), Stop> {
         self.state = State::Ready;
         debug_assert_eq!(carry.as_mut_slice().len(), self.carried);
-        self.offer(trim(carry.as_mut_slice()), sink)?;
+        self.offer(trim(carry.as_mut_slice()), None, sink)?;
         self.drop_carried(carry);
         self.state = match (self.shape, self.around) {
             (BodyShape::Lines, _) => State::Line,
@@ -522,19 +535,19 @@ impl Splitter {
     #[inline]
     fn offer_trimmed(&mut self, bytes: &mut [u8], sink: &mut impl EventSink) -> Result<(), Stop> {
         let event = trim(bytes);
-        if event.is_empty() { Ok(()) } else { self.offer(event, sink) }
+        if event.is_empty() { Ok(()) } else { self.offer(event, None, sink) }
     }
 
     /// Offers an event that lies where it came. Of no consequence for the state.
     #[inline]
-    fn offer(&mut self, event: &mut [u8], sink: &mut impl EventSink) -> Result<(), Stop> {
+    fn offer<S: EventSink>(&mut self, event: &mut [u8], seen: Option<S::Seen>, sink: &mut S) -> Result<(), Stop> {
         if event.len() > self.event_bytes_max {
             return self.refuse(EventError::TooLong, sink);
         }
         if self.seen == self.events_max {
             return Err(Stop::TooMany);
         }
-        match sink.event(event) {
+        match sink.event(event, seen) {
             Placed::NoRoom => Err(Stop::NoRoom),
             Placed::Taken => {
                 self.seen += 1;

@@ -1,9 +1,20 @@
 //! What [`super::Splitter`] promises: the same calls for every way of cutting a body, and what those calls are.
 
+use std::cell::RefCell;
+
 use super::*;
+use crate::json::Validator;
 
 /// The calls a body led to, in order.
 type Calls = Vec<Result<String, EventError>>;
+
+/// Where the validator sees an event end. One for all tests of a thread: making one takes longer than a test's body.
+fn end_of(input: &[u8], until: Until) -> Option<usize> {
+    thread_local! {
+        static VALIDATOR: RefCell<Validator> = RefCell::new(Validator::new(128));
+    }
+    VALIDATOR.with_borrow_mut(|validator| validator.scan(input, until)).map(|scan| scan.bytes)
+}
 
 /// Notes every call; has no room whenever `refusals` says so.
 struct Notebook<'a> {
@@ -12,7 +23,14 @@ struct Notebook<'a> {
 }
 
 impl EventSink for Notebook<'_> {
-    fn event(&mut self, event: &mut [u8]) -> Placed {
+    type Seen = usize;
+
+    fn look(&mut self, input: &[u8], until: Until) -> Option<(usize, usize)> {
+        Some((end_of(input, until)?, input.as_ptr() as usize))
+    }
+
+    fn event(&mut self, event: &mut [u8], seen: Option<usize>) -> Placed {
+        assert!(seen.is_none_or(|seen| seen == event.as_ptr() as usize), "seen elsewhere");
         if !(self.has_room)() {
             return Placed::NoRoom;
         }
@@ -69,7 +87,7 @@ fn split_with(
     last_is_known: bool,
     has_room: &mut dyn FnMut() -> bool,
 ) -> (Calls, Option<Stop>) {
-    let has_room = std::cell::RefCell::new(has_room);
+    let has_room = RefCell::new(has_room);
     let mut sink_room = || (has_room.borrow_mut())();
     let mut carry_room = || (has_room.borrow_mut())();
     let mut sink = Notebook { calls: Vec::new(), has_room: &mut sink_room };
@@ -337,7 +355,11 @@ fn an_envelope_holds_events_wherever_they_stand() {
 fn an_event_in_one_input_is_passed_where_it_lies() {
     struct Where(Vec<*const u8>);
     impl EventSink for Where {
-        fn event(&mut self, event: &mut [u8]) -> Placed {
+        type Seen = ();
+        fn look(&mut self, input: &[u8], until: Until) -> Option<(usize, ())> {
+            end_of(input, until).map(|bytes| (bytes, ()))
+        }
+        fn event(&mut self, event: &mut [u8], _: Option<()>) -> Placed {
             self.0.push(event.as_ptr());
             Placed::Taken
         }

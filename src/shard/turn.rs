@@ -20,6 +20,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::arena::BLOCK_BYTES_MAX;
+use super::company::Company;
 use super::connection::{Connection, HeldRuns, Stage, Stall};
 use super::context::Context;
 use super::deadlines::{Deadlines, TICK};
@@ -114,6 +115,8 @@ pub(super) struct Parts {
     pub(super) stop: Arc<AtomicBool>,
     /// When to wait in the kernel.
     pub(super) idle: Idle,
+    /// When to hold a chunk back.
+    pub(super) company: Company,
     /// How long connections may take to finish after a stop.
     pub(super) drain_timeout: Duration,
 }
@@ -129,6 +132,7 @@ pub(super) struct Turn {
     bell: Arc<Bell>,
     stop: Arc<AtomicBool>,
     idle: Idle,
+    company: Company,
     drain_timeout: Duration,
     connections: Vec<Connection>,
     /// Places in `connections` without one.
@@ -151,6 +155,10 @@ pub(super) struct Turn {
     due: Vec<u32>,
     /// Since when the open chunk has held events.
     filling_since: Option<Duration>,
+    /// How long it is to be held for company, as of this turn.
+    hold: Option<Duration>,
+    /// When the chunk was offered that an idle writer is working on.
+    offered_at: Option<Duration>,
     idle_since_ns: u64,
 }
 
@@ -175,6 +183,8 @@ impl Turn {
             completions: vec![Completion::default(); REAPED_MAX].into(),
             runs: Vec::with_capacity(buffers),
             filling_since: None,
+            hold: None,
+            offered_at: None,
             due: Vec::with_capacity(slots),
             idle_since_ns: 0,
             ctx: parts.context,
@@ -186,6 +196,7 @@ impl Turn {
             bell: parts.bell,
             stop: parts.stop,
             idle: parts.idle,
+            company: parts.company,
             drain_timeout: parts.drain_timeout,
         }
     }
@@ -221,8 +232,8 @@ impl Turn {
         self.ctx.clock.read();
         let mut worked = self.receive()?;
         worked |= self.take_settled()?;
-        self.offer_to_writer();
         self.acknowledge();
+        self.offer_to_writer();
         self.enforce_deadlines()?;
         self.watch_for_stop()?;
         self.look_after_touched()?;
@@ -285,8 +296,10 @@ impl Turn {
 
     /// Seals the open chunk when the writer would otherwise idle: when it has nothing at all, or has taken everything and
     /// the next chunk is long enough to keep it busy. Sealing sooner would cut the next group short: what arrives during
-    /// a sync belongs in one group. Events that nobody waits for may stay a little longer, since every group costs a sync.
+    /// a sync belongs in one group. Events that nobody waits for may stay a little longer, since every group costs a sync;
+    /// events that many wait for stay until the others are there too, see [`Company`].
     fn offer_to_writer(&mut self) {
+        self.hold = None;
         if self.ctx.placer.log().open_events() == 0 {
             self.filling_since = None;
             return;
@@ -299,6 +312,18 @@ impl Turn {
         let is_due = is_waited_for || is_long || now.saturating_sub(since) >= UNWAITED_MAX || self.ctx.draining;
         let writer_has_room = port.outstanding() == 0 || (is_long && port.writer_is_hungry());
         if is_due && writer_has_room {
+            if !is_long && !self.ctx.draining {
+                // All that wait are in this chunk: the writer has nothing, and what was durable is answered.
+                let held_ns = now.saturating_sub(since).as_nanos() as u64;
+                let hold_ns = self.company.hold_ns(self.ctx.waiters.len(), held_ns);
+                if hold_ns > 0 {
+                    self.hold = Some(Duration::from_nanos(hold_ns));
+                    return;
+                }
+            }
+            if self.ctx.placer.port().outstanding() == 0 {
+                self.offered_at = Some(now);
+            }
             self.ctx.placer.seal(self.ctx.clock.unix_ns());
             self.filling_since = None;
         }
@@ -313,6 +338,12 @@ impl Turn {
         }
         let (written, durable) = (self.ctx.placer.port().written_seq(), self.ctx.placer.port().durable_seq());
         let now_ns = self.ctx.clock.ns();
+        if self.ctx.placer.port().outstanding() == 0
+            && let Some(offered_at) = self.offered_at.take()
+        {
+            let took_ns = now_ns.saturating_sub(offered_at.as_nanos() as u64);
+            self.company.settled(took_ns, self.ctx.waiters.len());
+        }
         for (level, reached) in [(AckLevel::Written, written), (AckLevel::Durable, durable)] {
             while let Some(waiter) = self.ctx.waiters.pop(level, reached) {
                 self.ctx.metrics().ack_latency.record(now_ns.saturating_sub(waiter.since_ns));
@@ -412,7 +443,9 @@ impl Turn {
             return self.ring.enter(Wait::Poll).map(|()| false);
         }
         let timed = self.deadlines.any() || self.drain_deadline.is_some() || self.accept_retry;
-        let result = self.ring.enter(if self.filling_since.is_some() {
+        let result = self.ring.enter(if let Some(hold) = self.hold {
+            Wait::For(hold)
+        } else if self.filling_since.is_some() {
             Wait::For(UNWAITED_MAX)
         } else if timed {
             Wait::For(TICK)

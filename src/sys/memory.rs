@@ -21,7 +21,7 @@ pub struct Region {
 }
 
 // SAFETY: a region is an address range without interior state of its own; who may touch which bytes is the contract of
-// the type that holds it (`handoff::LogBuffer`, `shard::pool`), which hands out disjoint parts only.
+// the type that holds it (`handoff::LogBuffer`, `shard::arena`), which hands out disjoint parts only.
 unsafe impl Send for Region {}
 // SAFETY: as above: the region itself offers nothing that writes.
 unsafe impl Sync for Region {}

@@ -1,0 +1,180 @@
+//! What the validator asks of a CPU: sixty-four bytes at a time, one bit per byte and class. Any thread; pure.
+//!
+//! One file per instruction set behind one trait, [`Simd`]. All give the same answer for every block, bit for bit, which
+//! the tests hold against a loop over bytes. Which one runs is decided once, when a [`super::Validator`] is made
+//! ([`Level::best`]); a value of an instruction set's type exists only on a CPU that has it, so that what follows is
+//! safe code.
+
+mod portable;
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod gather;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+
+#[cfg(target_arch = "x86_64")]
+use avx2::Avx2;
+#[cfg(target_arch = "x86_64")]
+use avx512::Avx512;
+#[cfg(target_arch = "aarch64")]
+use neon::Neon;
+use portable::Portable;
+
+/// Bytes looked at in one step: one bit of a word each.
+pub(super) const BLOCK_BYTES: usize = 64;
+
+/// Classes of the bytes of a block: bit `n` is byte `n`. Each byte is looked at alone; what lies in strings is the
+/// caller's to tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Masks {
+    /// `"`.
+    pub(super) quote: u64,
+    /// `\`.
+    pub(super) backslash: u64,
+    /// Below 0x20.
+    pub(super) control: u64,
+    /// What ends a number or literal: white space (space, tab, line feed, carriage return), `{}[]:,` and `"`.
+    pub(super) separator: u64,
+    /// `{}[]:,`.
+    pub(super) structural: u64,
+    /// 0x80 and above.
+    pub(super) high: u64,
+    /// Line feed.
+    pub(super) line_feed: u64,
+}
+
+/// What most blocks need: no byte of such a block is a backslash, a control character or above ASCII.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Plain {
+    /// As in [`Masks`], all three.
+    pub(super) quote: u64,
+    pub(super) separator: u64,
+    pub(super) structural: u64,
+}
+
+/// Sixty-four bytes at a time.
+pub(super) trait Simd: Copy {
+    /// Sixty-four bytes in registers.
+    type Block: Copy;
+
+    /// Loads a block.
+    fn load(self, bytes: &[u8; BLOCK_BYTES]) -> Self::Block;
+    /// Loads fewer than 64 bytes and zeros behind them.
+    fn load_front(self, bytes: &[u8]) -> Self::Block;
+    /// The classes of its bytes that a plain block has; `None` if it is not plain.
+    fn plain(self, block: Self::Block) -> Option<Plain>;
+    /// Classes of its bytes.
+    fn masks(self, block: Self::Block) -> Masks;
+    /// Opening and closing braces.
+    fn braces(self, block: Self::Block) -> (u64, u64);
+    /// Bytes that may follow a backslash in a string, `u` included, and `u` alone.
+    fn escapes(self, block: Self::Block) -> (u64, u64);
+    /// For each bit the XOR of it and all below: ones from an opening quote up to before the closing one.
+    fn prefix_xor(self, bits: u64) -> u64;
+    /// Moves the bytes of `wanted` to the front of `out` in order, digits and `-` as `0`, bytes above ASCII as any that are
+    /// no token of an object. What is behind them in `out` is of no meaning.
+    fn gather(self, block: Self::Block, wanted: u64, out: &mut [u8; BLOCK_BYTES]);
+    /// Whether two strings of tokens of one length are equal.
+    fn equal(self, left: &[u8], right: &[u8]) -> bool;
+}
+
+/// The instruction set a validator uses.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Level(Set);
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Set {
+    Portable(Portable),
+    #[cfg(target_arch = "x86_64")]
+    Avx2(Avx2),
+    #[cfg(target_arch = "x86_64")]
+    Avx512(Avx512),
+    #[cfg(target_arch = "aarch64")]
+    Neon(Neon),
+}
+
+impl Level {
+    /// The fastest this CPU has.
+    #[must_use]
+    pub fn best() -> Self {
+        *Self::all().last().expect("portable code runs everywhere")
+    }
+
+    /// Words of 64 bits and no vectors: runs everywhere.
+    #[must_use]
+    pub fn portable() -> Self {
+        Self(Set::Portable(Portable))
+    }
+
+    /// All this CPU has, slowest first.
+    #[must_use]
+    pub fn all() -> Vec<Self> {
+        let mut all = vec![Self::portable()];
+        #[cfg(target_arch = "x86_64")]
+        {
+            all.extend(Avx2::detect().map(|set| Self(Set::Avx2(set))));
+            all.extend(Avx512::detect().map(|set| Self(Set::Avx512(set))));
+        }
+        #[cfg(target_arch = "aarch64")]
+        all.extend(Neon::detect().map(|set| Self(Set::Neon(set))));
+        all
+    }
+
+    /// Its name in figures and logs.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self.0 {
+            Set::Portable(_) => "portable",
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx2(_) => "avx2",
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx512(_) => "avx512",
+            #[cfg(target_arch = "aarch64")]
+            Set::Neon(_) => "neon",
+        }
+    }
+
+    /// Runs `work` compiled for this instruction set.
+    #[inline]
+    pub(super) fn run<W: Work>(self, work: W) -> W::Output {
+        match self.0 {
+            Set::Portable(set) => set.run(work),
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx2(set) => set.run(work),
+            #[cfg(target_arch = "x86_64")]
+            Set::Avx512(set) => set.run(work),
+            #[cfg(target_arch = "aarch64")]
+            Set::Neon(set) => set.run(work),
+        }
+    }
+}
+
+impl fmt::Debug for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A piece of work written once and compiled for each instruction set. `with` must be `#[inline(always)]`: only what is
+/// inlined into a function with the features of the set is compiled with them.
+pub(super) trait Work {
+    /// What it returns.
+    type Output;
+    /// Does it.
+    fn with<S: Simd>(self, simd: S) -> Self::Output;
+}
