@@ -98,6 +98,23 @@ impl Curve {
         self.pieces.iter().map(Piece::area).sum()
     }
 
+    /// Requests that it stands for between two times, ns.
+    #[must_use]
+    pub fn between(&self, from_ns: u64, to_ns: u64) -> f64 {
+        let (mut sum, mut start) = (0.0, 0);
+        for piece in &self.pieces {
+            let end = start + piece.duration_ns;
+            let (from, to) = (from_ns.max(start), to_ns.min(end));
+            if from < to {
+                let value =
+                    |ns: u64| piece.from + (piece.to - piece.from) * (ns - start) as f64 / piece.duration_ns as f64;
+                sum += (value(from) + value(to)) / 2.0 * (to - from) as f64 / NS_PER_S;
+            }
+            start = end;
+        }
+        sum
+    }
+
     /// The same shape with all values multiplied.
     #[must_use]
     pub fn scaled(&self, factor: f64) -> Self {
@@ -290,6 +307,14 @@ mod tests {
         assert!((within(2 * SECOND, 3 * SECOND) - 250).abs() <= 1);
         assert!((within(7 * SECOND, 8 * SECOND) - 750).abs() <= 1);
         assert!(times.windows(2).all(|pair| pair[0] <= pair[1]));
+    }
+
+    #[test]
+    fn parts_of_a_curve_add_up_to_its_whole() {
+        let curve = Curve::parse("step:100@1s/300@2s", None, 0).unwrap();
+        assert!((curve.between(0, 3 * SECOND) - curve.total()).abs() < 1e-6);
+        assert!((curve.between(SECOND / 2, 2 * SECOND) - 350.0).abs() < 1e-6);
+        assert!(curve.between(4 * SECOND, 5 * SECOND).abs() < 1e-6);
     }
 
     #[test]

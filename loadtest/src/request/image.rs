@@ -280,10 +280,8 @@ fn image_head(kind: &KindOptions, head: &HeadOptions, body_bytes: usize) -> Imag
             text.push_str(&format!("Content-Length: {body_bytes}\r\n"));
         }
     }
-    if kind.has_events() {
-        if let Some(ack) = head.ack {
-            text.push_str(&format!("X-Ack: {}\r\n", ack.token()));
-        }
+    if let Some(ack) = head.ack.filter(|_| kind.has_events()) {
+        text.push_str(&format!("X-Ack: {}\r\n", ack.token()));
     }
     if head.key_bytes > 0 {
         text.push_str("X-API-Key: ");

@@ -41,11 +41,6 @@ impl Area {
         Ok(Self { base: NonNull::new(base.cast()).expect("mmap succeeded at a non-null address"), bytes })
     }
 
-    /// Length in bytes.
-    pub(crate) fn bytes(&self) -> usize {
-        self.bytes
-    }
-
     /// Address of byte `offset`, for the kernel.
     ///
     /// # Panics
@@ -96,7 +91,7 @@ mod tests {
     #[test]
     fn an_area_is_zeroed_and_keeps_what_is_written() {
         let mut area = Area::map(10_000).unwrap();
-        assert!(area.slice(0, area.bytes()).iter().all(|byte| *byte == 0));
+        assert!(area.slice(0, 10_000).iter().all(|byte| *byte == 0));
         area.slice_mut(9_990, 10).copy_from_slice(b"0123456789");
         assert_eq!(area.slice(9_995, 5), b"56789");
     }

@@ -11,7 +11,7 @@ use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use io_uring::types::{Fd, Fixed, SubmitArgs, Timespec};
+use io_uring::types::{CancelBuilder, Fd, Fixed, SubmitArgs, Timespec};
 use io_uring::{CompletionQueue, IoUring, SubmissionQueue, Submitter, cqueue, opcode, squeue};
 use socket2::SockAddr;
 
@@ -239,6 +239,12 @@ impl Ring {
     /// Ends both directions of a socket: what is under way on it completes.
     pub(crate) fn shutdown(&mut self, slot: u32, user_data: u64) -> io::Result<()> {
         self.push(opcode::Shutdown::new(Fixed(slot), libc::SHUT_RDWR).build().user_data(user_data))
+    }
+
+    /// Cancels the request that was submitted with `target`. Its own completion still comes, and this one's too.
+    pub(crate) fn cancel(&mut self, target: u64, user_data: u64) -> io::Result<()> {
+        let entry = opcode::AsyncCancel2::new(CancelBuilder::user_data(target)).build();
+        self.push(entry.user_data(user_data))
     }
 
     /// Closes a slot that an accept filled. To be submitted once, after every request on it has completed.
