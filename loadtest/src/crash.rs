@@ -27,6 +27,13 @@ use crate::run;
 const READY_WITHIN: Duration = Duration::from_secs(60);
 /// How long it may take to end when asked to.
 const END_WITHIN: Duration = Duration::from_secs(60);
+/// A start that is refused for its configuration (exit code 2) is tried again so often: the kernel ends the rings of a
+/// killed process after the process itself, and until then they hold its ports.
+const REFUSED_STARTS_MAX: u32 = 40;
+/// Exit code of such a refusal.
+const REFUSED: i32 = 2;
+/// The wait before the next attempt.
+const REFUSED_WAIT: Duration = Duration::from_millis(50);
 /// How often either is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// One round in so many kills the server once more while it recovers.
@@ -63,7 +70,9 @@ pub struct Round {
     pub load_ms: u64,
     /// The server was killed once more while it recovered.
     pub killed_again: bool,
-    /// From the last start to readiness, milliseconds.
+    /// Starts that were refused before one was not: the killed server's ports were still taken.
+    pub refused_starts: u32,
+    /// From the first attempt to start again to readiness, milliseconds.
     pub ready_after_ms: u64,
     /// Events this round's clients were promised.
     pub acked_in_round: u64,
@@ -102,11 +111,11 @@ pub fn crash(
     let mut rounds = Vec::new();
     let mut kills = 0;
     let target = plan()?.target;
-    let (mut server, _) = Server::start(crash, target)?;
+    let mut started = Server::start(crash, target)?;
     for round in 1..=crash.rounds {
         let spread = crash.load_max.saturating_sub(LOAD_MIN).as_micros() as u64;
         let load = LOAD_MIN + Duration::from_micros(random.below(spread.max(1)));
-        let (templates, ledgers) = load_until_killed(plan()?, server, load)?;
+        let (templates, ledgers) = load_until_killed(plan()?, started.server, load)?;
         kills += 1;
         let acked_in_round = ledgers.iter().map(|ledger| ledger.acked.count()).sum();
         promised.push((templates, ledgers));
@@ -117,20 +126,20 @@ pub fn crash(
             recovering.kill()?;
             kills += 1;
         }
-        let ready_after;
-        (server, ready_after) = Server::start(crash, target)?;
+        started = Server::start(crash, target)?;
         let found = Round {
             round,
             load_ms: load.as_millis() as u64,
             killed_again,
-            ready_after_ms: ready_after.as_millis() as u64,
+            refused_starts: started.refused,
+            ready_after_ms: started.ready_after.as_millis() as u64,
             acked_in_round,
             verdict: judge(crash, &promised)?,
         };
         seen(&found);
         rounds.push(found);
     }
-    let ended = server.end()?;
+    let ended = started.server.end()?;
     if !ended.success() {
         return Err(format!("the server ended with {ended} when asked to: see {}", crash.server_log.display()));
     }
@@ -179,17 +188,33 @@ struct Server {
     child: Child,
 }
 
+/// A server that is ready.
+struct Started {
+    server: Server,
+    refused: u32,
+    ready_after: Duration,
+}
+
 impl Server {
-    /// Starts the server and waits until it is ready; how long that took.
-    fn start(crash: &Crash, target: SocketAddr) -> Result<(Self, Duration), String> {
-        let mut server = Self::launch(crash)?;
+    /// Starts the server and waits until it is ready.
+    fn start(crash: &Crash, target: SocketAddr) -> Result<Started, String> {
         let began = Instant::now();
+        let mut server = Self::launch(crash)?;
+        let mut refused = 0;
         loop {
             if let Ok(Some(status)) = server.child.try_wait() {
-                return Err(format!("the server ended at its start with {status}: see {}", crash.server_log.display()));
+                if status.code() != Some(REFUSED) || refused == REFUSED_STARTS_MAX {
+                    return Err(format!(
+                        "the server ended at its start with {status}: see {}",
+                        crash.server_log.display()
+                    ));
+                }
+                refused += 1;
+                thread::sleep(REFUSED_WAIT);
+                server = Self::launch(crash)?;
             }
             if is_ready(target) {
-                return Ok((server, began.elapsed()));
+                return Ok(Started { server, refused, ready_after: began.elapsed() });
             }
             if began.elapsed() > READY_WITHIN {
                 return Err(format!("the server was not ready within {} s", READY_WITHIN.as_secs()));

@@ -358,6 +358,13 @@ pub fn number_in(body: &[u8], name: &[u8]) -> Option<u64> {
     std::str::from_utf8(&body[at..at + digits]).ok()?.parse().ok()
 }
 
+/// The text behind `"name":"` in a body up to the next quote; `name` comes with its quotes and colon.
+#[must_use]
+pub fn word_in<'a>(body: &'a [u8], name: &[u8]) -> Option<&'a str> {
+    let rest = &body[memmem::find(body, name)? + name.len()..];
+    std::str::from_utf8(&rest[..memchr(b'"', rest)?]).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -441,5 +448,7 @@ mod tests {
         assert_eq!(number_in(body, b"\"accepted\":"), Some(200));
         assert_eq!(number_in(body, b"\"rejected\":"), Some(0));
         assert_eq!(number_in(body, b"\"missing\":"), None);
+        assert_eq!(word_in(br#"{"ack":"durable"}"#, b"\"ack\":\""), Some("durable"));
+        assert_eq!(word_in(br#"{"ack":"dur"#, b"\"ack\":\""), None);
     }
 }

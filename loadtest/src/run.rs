@@ -64,7 +64,7 @@ pub fn run(plan: &Arc<Plan>, shared: &Arc<Shared>, seen: &mut dyn FnMut(&mut Poi
         threads.push(thread.map_err(|error| format!("a generator thread could not be started: {error}"))?);
     }
     drop(send);
-    let mut series = Series { plan, parts: BTreeMap::new(), points: Vec::new() };
+    let mut series = Series { plan, parts: BTreeMap::new(), points: Vec::new(), last_ended_ns: 0 };
     loop {
         match receive.recv_timeout(LOOK_EVERY) {
             Ok(interval) => series.add(interval, seen),
@@ -85,6 +85,8 @@ struct Series<'p> {
     /// Intervals that not all threads have sent yet, with how many have.
     parts: BTreeMap<u32, (usize, Interval)>,
     points: Vec<Point>,
+    /// Where the last interval that was shown ends.
+    last_ended_ns: u64,
 }
 
 impl Series<'_> {
@@ -109,6 +111,7 @@ impl Series<'_> {
 
     fn show(&mut self, interval: &Interval, ended_ns: u64, seen: &mut dyn FnMut(&mut Point)) {
         let mut point = self.point(interval, ended_ns);
+        self.last_ended_ns = (point.to_s * 1e9) as u64;
         // The load mostly ends where an interval does: what follows until that is noticed is none.
         let is_empty = point.requests + point.errors + point.rejected + point.sent == 0;
         if point.seconds() > 1e-3 || !is_empty {
@@ -121,9 +124,11 @@ impl Series<'_> {
         let (warmup_ns, interval_ns) = (self.plan.warmup_ns(), self.plan.interval.as_nanos() as u64);
         let bound = |index| interval_end(index, warmup_ns, interval_ns);
         let (from_ns, to_ns) = if interval.is_drain {
-            (ended_ns, interval.ended_ns.max(ended_ns))
+            let from_ns = self.last_ended_ns.min(ended_ns);
+            (from_ns, interval.ended_ns.max(from_ns))
         } else {
-            (interval.index.checked_sub(1).map_or(0, bound), bound(interval.index).min(ended_ns))
+            // A run that is stopped early ends within an interval; else the tick that ends one comes a little later.
+            (interval.index.checked_sub(1).map_or(0, bound), bound(interval.index).min(interval.ended_ns).min(ended_ns))
         };
         let offered = match &self.plan.mode {
             Mode::Open { curve, .. } if !interval.is_drain => curve.between(from_ns, to_ns),

@@ -334,6 +334,24 @@ mod tests {
         assert_eq!(spike.len(), 1020);
     }
 
+    /// One connection and a server that takes a tenth of a millisecond but for one stall of half a second: exact.
+    #[test]
+    fn a_stall_is_in_latencies_from_intended_times_and_not_in_those_from_sends() {
+        let (service, stall_at, stall) = (100_000, SECOND, SECOND / 2);
+        let (mut free_at, mut corrected, mut uncorrected) = (0, Vec::new(), Vec::new());
+        for intended in even(&Curve::flat(1000.0, 3 * SECOND)) {
+            let sent = intended.max(free_at);
+            let is_stalled = (stall_at..stall_at + stall).contains(&(sent + service));
+            free_at = if is_stalled { stall_at + stall } else { sent } + service;
+            corrected.push(free_at - intended);
+            uncorrected.push(free_at - sent);
+        }
+        let above = |latencies: &[u64], ns| latencies.iter().filter(|latency| **latency > ns).count();
+        // Those meant for the first half of the stall waited for its second half at least.
+        assert!((249..=280).contains(&above(&corrected, stall / 2)), "{}", above(&corrected, stall / 2));
+        assert_eq!(above(&uncorrected, stall / 2), 1, "only the request under way was stalled");
+    }
+
     #[test]
     fn poisson_arrivals_have_the_rate_and_the_variance_of_their_name() {
         let curve = Curve::flat(10_000.0, 20 * SECOND);

@@ -24,20 +24,29 @@ pub(super) struct CompareArgs {
     /// Also fail if something became better: a baseline that is no longer true.
     #[arg(long)]
     both_ways: bool,
+    /// Compare runs although the generator was the bottleneck in one; the exit code is then that of the comparison.
+    #[arg(long)]
+    allow_bottleneck: bool,
 }
 
 /// Does what the options say.
 pub(super) fn run(args: &CompareArgs) -> Result<Exit, Failure> {
     let (base, new) = (read(&args.base)?, read(&args.new)?);
+    let mut is_valid = true;
     for (side, runs) in [("first", &base), ("second", &new)] {
         if runs.iter().any(|run| !run.valid) {
+            is_valid = false;
             eprintln!("tidegate-load: a run of the {side} side is invalid: its generator was the bottleneck");
         }
     }
     let differences = compare(&base, &new, args.threshold);
     print(&show(&differences));
     let fails = |meaning| meaning == Meaning::Worse || args.both_ways && meaning == Meaning::Better;
-    Ok(if differences.iter().any(|difference| fails(difference.meaning)) { Exit::Missed } else { Exit::Ok })
+    Ok(match differences.iter().any(|difference| fails(difference.meaning)) {
+        true => Exit::Missed,
+        false if !is_valid && !args.allow_bottleneck => Exit::Invalid,
+        false => Exit::Ok,
+    })
 }
 
 /// All results in files joined by commas.

@@ -13,6 +13,7 @@ use crate::report::show_verdict;
 
 /// See the module text.
 #[derive(Clone, Debug, Args)]
+#[command(args_override_self = true)]
 pub(super) struct CrashArgs {
     #[command(flatten)]
     load: LoadArgs,
@@ -69,8 +70,12 @@ pub(super) fn run(args: &CrashArgs) -> Result<Exit, Failure> {
 
 fn show_round(round: &Round) {
     let again = if round.killed_again { ", killed again while recovering" } else { "" };
+    let refused = match round.refused_starts {
+        0 => String::new(),
+        count => format!(" at start {}", count + 1),
+    };
     eprintln!(
-        "round {:>3}: killed after {} ms{again}, ready after {} ms, {} acked · {}",
+        "round {:>3}: killed after {} ms{again}, ready after {} ms{refused}, {} acked · {}",
         round.round,
         round.load_ms,
         round.ready_after_ms,

@@ -14,11 +14,13 @@ use crate::oracle::{self, Account, log};
 use crate::plan::{Mode, Plan};
 use crate::quantity;
 use crate::report::{self, Limits, Manifest, Point, RunResult, Setting};
+use crate::request::Outcome;
 use crate::run::{self, Run};
 use crate::scenario::Scenario;
 
 /// See the module text.
 #[derive(Clone, Debug, Args)]
+#[command(args_override_self = true)]
 pub(super) struct RunArgs {
     #[command(flatten)]
     load: LoadArgs,
@@ -78,6 +80,9 @@ pub(super) fn run(args: &RunArgs) -> Result<Exit, Failure> {
     let done = run::run(&plan, &shared, &mut watch(&plan, args)).map_err(Failure::unable)?;
     let mut manifest = Manifest::gather(&plan, &setting);
     manifest.started_unix_ms = done.started_unix_ms;
+    if let Some(level) = done.totals.ack.as_ref().filter(|_| plan.head.ack.is_none()) {
+        manifest.ack = format!("{level} (server default)");
+    }
     let mut result = report::make(&plan, &done, manifest, &limits);
     if let Some(data) = &args.verify {
         let account = Account { templates: &plan.templates, ledgers: &done.ledgers };
@@ -206,6 +211,10 @@ fn exit_of(args: &RunArgs, result: &RunResult) -> Exit {
     }
     if result.thresholds.iter().any(|threshold| !threshold.passed) {
         return Exit::Missed;
+    }
+    if result.outcomes_that(Outcome::is_good) == 0 {
+        eprintln!("tidegate-load: no request was answered as it should be");
+        return Exit::Unable;
     }
     if !result.valid && !args.allow_bottleneck { Exit::Invalid } else { Exit::Ok }
 }

@@ -27,6 +27,10 @@ const FINISHED_NS_MAX: u64 = 1_000_000_000;
 /// How long all connections may take to open before the run begins.
 const OPEN_ALL: Duration = Duration::from_secs(10);
 
+/// How long after the end a request is still sent that was due before it: longer than a generator or a server without a
+/// backlog takes for what came due last. What is behind by more counts as never sent.
+const LATE_NS_MAX: u64 = 250_000_000;
+
 /// What follows a close.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Then {
@@ -148,7 +152,8 @@ impl Generator<'_> {
     pub(super) fn keep_open(&mut self, now: u64) -> io::Result<()> {
         while self.connecting < CONNECTING_MAX {
             let Some(at) = self.open_now.pop_front() else { break };
-            if self.draining || at as usize >= self.limit || self.connections[at as usize].state != State::Idle {
+            if self.has_sent_all(now) || at as usize >= self.limit || self.connections[at as usize].state != State::Idle
+            {
                 continue;
             }
             self.open(at, now)?;
@@ -199,8 +204,8 @@ impl Generator<'_> {
         connection.failures += 1;
         let wait = (REOPEN_NS << connection.failures.min(6)).min(REOPEN_NS_MAX);
         self.open_later.push((now + wait, at));
-        let (intended, outcome) = (now, Outcome::ConnectFailed);
-        self.tally.end(&Ended { outcome, intended, sent: now, ended: now, events: 0, bytes: 0, kind: 0 });
+        let (intended, outcome, kind) = (now, Outcome::ConnectFailed, self.pick.pick(&mut self.random));
+        self.tally.end(&Ended { outcome, intended, sent: now, ended: now, events: 0, bytes: 0, kind });
     }
 
     /// Arms the receive of a connection.
@@ -254,9 +259,10 @@ impl Generator<'_> {
 
     fn finish_close(&mut self, at: u32, now: u64) -> io::Result<()> {
         self.ring.remove(at)?;
+        let has_sent_all = self.has_sent_all(now);
         let connection = &mut self.connections[at as usize];
         connection.state = State::Idle;
-        if self.draining || at as usize >= self.limit {
+        if has_sent_all || at as usize >= self.limit {
             return Ok(());
         }
         match connection.failures {
@@ -269,10 +275,20 @@ impl Generator<'_> {
         Ok(())
     }
 
+    /// Whether the next request was due before the end and may still leave.
+    fn is_owed(&self, now: u64) -> bool {
+        self.due.is_some_and(|due| due < self.ended_ns) && now.saturating_sub(self.ended_ns) <= LATE_NS_MAX
+    }
+
+    /// Whether nothing is sent any more.
+    pub(super) fn has_sent_all(&self, now: u64) -> bool {
+        self.draining && !self.is_owed(now)
+    }
+
     /// Whether nothing is left to wait for.
     pub(super) fn is_over(&self, now: u64) -> bool {
         let waited = now.saturating_sub(self.ended_ns);
-        self.draining && (self.under_way == 0 || waited > self.plan.drain.as_nanos() as u64)
+        self.has_sent_all(now) && (self.under_way == 0 || waited > self.plan.drain.as_nanos() as u64)
     }
 
     /// The end: what was not answered and what was never sent is counted with the time it has waited.
@@ -283,7 +299,6 @@ impl Generator<'_> {
                 self.end(&flight, Outcome::TimedOut, now);
             }
         }
-        // A request that became due while the run was being stopped was nobody's fault.
         while let Some(intended) = self.due.filter(|due| *due < self.ended_ns) {
             self.tally.end(&Ended {
                 outcome: Outcome::NeverSent,
@@ -292,7 +307,7 @@ impl Generator<'_> {
                 ended: now,
                 events: 0,
                 bytes: 0,
-                kind: 0,
+                kind: self.pick.pick(&mut self.random),
             });
             self.due = self.schedule.as_mut().and_then(Iterator::next);
         }

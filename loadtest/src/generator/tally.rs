@@ -3,6 +3,7 @@
 use hdrhistogram::Histogram;
 
 use crate::request::Outcome;
+use crate::response::{Answer, word_in};
 
 /// The longest latency told apart: ten minutes, ns.
 const LATENCY_NS_MAX: u64 = 600_000_000_000;
@@ -145,6 +146,8 @@ pub struct Totals {
     pub outcomes: [u64; Outcome::ALL.len()],
     /// By status, of the whole run.
     pub statuses: Vec<u64>,
+    /// The level that the first 202 named: what the server's default is.
+    pub ack: Option<String>,
     /// By kind.
     pub kinds: Vec<KindTotal>,
     /// Latencies from the intended times.
@@ -163,6 +166,7 @@ impl Totals {
         Self {
             outcomes: [0; Outcome::ALL.len()],
             statuses: vec![0; STATUSES],
+            ack: None,
             kinds: (0..kinds).map(|_| kind()).collect(),
             corrected: histogram(),
             uncorrected: histogram(),
@@ -178,6 +182,7 @@ impl Totals {
         for (sum, count) in self.statuses.iter_mut().zip(&other.statuses) {
             *sum += count;
         }
+        self.ack = self.ack.take().or_else(|| other.ack.clone());
         for (sum, kind) in self.kinds.iter_mut().zip(&other.kinds) {
             sum.requests += kind.requests;
             sum.errors += kind.errors;
@@ -235,9 +240,12 @@ impl Tally {
         }
     }
 
-    /// Counts an answer's status.
-    pub fn status(&mut self, status: u16) {
-        self.totals.statuses[usize::from(status).min(STATUSES - 1)] += 1;
+    /// Counts an answer's status; of the first 202 the level at which it acknowledges is kept.
+    pub fn answer(&mut self, answer: &Answer<'_>) {
+        self.totals.statuses[usize::from(answer.status).min(STATUSES - 1)] += 1;
+        if answer.status == 202 && self.totals.ack.is_none() {
+            self.totals.ack = Some(word_in(answer.body, b"\"ack\":\"").unwrap_or_default().to_owned());
+        }
     }
 
     /// Ends the interval at a time; what was counted in it.

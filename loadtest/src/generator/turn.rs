@@ -178,7 +178,7 @@ impl Generator<'_> {
                 let verdict = match connection.parser.next(&mut input) {
                     Ok(None) => continue,
                     Ok(Some(answer)) => {
-                        tally.status(answer.status);
+                        tally.answer(&answer);
                         let outcome = kind.map_or(Outcome::BadResponse, |kind| judge(&expects[kind], &answer));
                         Verdict { outcome, status: answer.status, closes: answer.closes }
                     }
@@ -195,7 +195,7 @@ impl Generator<'_> {
         let connection = &mut self.connections[at as usize];
         let Some(kind) = connection.flight(0).map(|flight| usize::from(flight.kind)) else { return };
         let Some(answer) = connection.parser.end() else { return };
-        self.tally.status(answer.status);
+        self.tally.answer(&answer);
         let outcome = judge(&self.expects[kind], &answer);
         self.verdicts.push(Verdict { outcome, status: answer.status, closes: true });
     }
@@ -230,18 +230,16 @@ impl Generator<'_> {
 
     /// Sends what is due and finds a connection; how many requests.
     pub(super) fn send_due(&mut self, now: u64) -> io::Result<usize> {
-        if self.draining {
-            return Ok(0);
-        }
         match self.plan.mode {
             Mode::Open { .. } => self.send_scheduled(now),
+            Mode::Closed if self.draining => Ok(0),
             Mode::Closed => self.send_wherever_free(now),
         }
     }
 
     fn send_scheduled(&mut self, now: u64) -> io::Result<usize> {
         let mut count = 0;
-        while count < SENDS_MAX {
+        while count < SENDS_MAX && !self.has_sent_all(now) {
             let Some(intended) = self.due.filter(|due| *due <= now) else { break };
             let Some(at) = self.next_ready() else { break };
             self.place(at, intended)?;
@@ -337,7 +335,7 @@ impl Generator<'_> {
     /// How long there is nothing to do; `None` to look again at once.
     pub(super) fn idle_time(&self, now: u64) -> Option<Duration> {
         let mut until = self.next_tick;
-        if let Some(due) = self.due.filter(|_| !self.draining && !self.ready.is_empty()) {
+        if let Some(due) = self.due.filter(|_| !self.has_sent_all(now) && !self.ready.is_empty()) {
             until = until.min(due.saturating_sub(POLL_NS));
         }
         (until > now).then(|| Duration::from_nanos(until - now))

@@ -17,8 +17,9 @@ use crate::run::Run;
 const SCHEMA: u32 = 1;
 /// A generator thread without at least this share of its time to spare may have limited the run.
 const IDLE_FRACTION_MIN: f64 = 0.05;
-/// A 99th percentile of slip above this is not what was asked for, whatever the percentiles of the server are.
+/// A 99th percentile of slip above this, and above this share of the latency's own, is not what was asked for.
 const SLIP_P99_US_MAX: f64 = 1000.0;
+const SLIP_SHARE_MAX: f64 = 0.1;
 
 /// Percentiles of a latency, microseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -195,6 +196,15 @@ pub struct RunResult {
     pub intervals: Vec<Point>,
 }
 
+impl RunResult {
+    /// Measured requests that ended with an outcome for which `holds`.
+    #[must_use]
+    pub fn outcomes_that(&self, holds: fn(Outcome) -> bool) -> u64 {
+        let counted = Outcome::ALL.into_iter().filter(|outcome| holds(*outcome));
+        counted.filter_map(|outcome| self.outcomes.get(outcome.name())).sum()
+    }
+}
+
 /// The result of a run of `plan`, judged by `limits`.
 #[must_use]
 pub fn make(plan: &Plan, run: &Run, manifest: Manifest, limits: &Limits) -> RunResult {
@@ -211,7 +221,8 @@ pub fn make(plan: &Plan, run: &Run, manifest: Manifest, limits: &Limits) -> RunR
     let seconds = run.measured_s.max(1e-9);
     let sum = |of: &dyn Fn(&Point) -> f64| measured.iter().map(|point| of(point)).sum::<f64>();
     let generator = generator_report(run);
-    let invalid_because = judge_generator(plan, &generator);
+    let corrected = Latencies::of(&totals.corrected);
+    let invalid_because = judge_generator(plan, &generator, corrected.p99);
     let kinds = plan.shares.iter().zip(&totals.kinds).map(|(share, kind)| {
         let result =
             KindResult { requests: kind.requests, errors: kind.errors, latency_us: Latencies::of(&kind.corrected) };
@@ -230,10 +241,7 @@ pub fn make(plan: &Plan, run: &Run, manifest: Manifest, limits: &Limits) -> RunR
         errors,
         rejected,
         error_rate: if requests == 0 { 0.0 } else { failed as f64 / requests as f64 },
-        latency_us: LatencyPair {
-            corrected: Latencies::of(&totals.corrected),
-            uncorrected: Latencies::of(&totals.uncorrected),
-        },
+        latency_us: LatencyPair { corrected, uncorrected: Latencies::of(&totals.uncorrected) },
         valid: invalid_because.is_empty(),
         invalid_because,
         generator,
@@ -265,11 +273,14 @@ pub fn make(plan: &Plan, run: &Run, manifest: Manifest, limits: &Limits) -> RunR
 
 /// Where the load falls, ns from the start: of clients where there are any, else of the rate.
 fn falls(plan: &Plan) -> Vec<u64> {
-    match (&plan.clients, &plan.mode) {
+    let mut falls = match (&plan.clients, &plan.mode) {
         (Some(clients), _) => clients.falls(),
         (None, Mode::Open { curve, .. }) => curve.falls(),
         (None, Mode::Closed) => Vec::new(),
-    }
+    };
+    // From the warm-up to the first stage is none.
+    falls.retain(|at| *at > plan.warmup_ns());
+    falls
 }
 
 /// Name of a kind in results; two batch sizes of one mix are told apart by it.
@@ -307,7 +318,7 @@ fn generator_report(run: &Run) -> GeneratorReport {
 }
 
 /// Why the run says nothing about the server; empty if it does.
-fn judge_generator(plan: &Plan, generator: &GeneratorReport) -> Vec<String> {
+fn judge_generator(plan: &Plan, generator: &GeneratorReport, p99_us: f64) -> Vec<String> {
     let mut because = Vec::new();
     for (at, core) in generator.cores.iter().enumerate() {
         let idle = 1.0 - core.busy_fraction - core.starved_fraction;
@@ -320,7 +331,8 @@ fn judge_generator(plan: &Plan, generator: &GeneratorReport) -> Vec<String> {
             ));
         }
     }
-    if matches!(plan.mode, Mode::Open { .. }) && generator.slip_p99_us > SLIP_P99_US_MAX {
+    let slip_us_max = SLIP_P99_US_MAX.max(p99_us * SLIP_SHARE_MAX);
+    if matches!(plan.mode, Mode::Open { .. }) && generator.slip_p99_us > slip_us_max {
         because.push(format!(
             "1 % of the requests left more than {:.1} ms late although a connection was free: the schedule was not kept; \
              lower the rate or give the generator a core of its own",
@@ -377,16 +389,22 @@ pub(super) mod tests {
     #[test]
     fn limits_are_met_at_their_value_and_missed_when_nothing_was_measured() {
         let mut result = result_with(Vec::new());
-        result.error_rate = 0.001;
+        (result.requests, result.error_rate) = (1000, 0.001);
         let limits = Limits {
             error_rate: Some(0.001),
             memory_growth_mib_per_minute: Some(1.0),
             requests_per_second: Some(1.0),
+            p99: Some(std::time::Duration::from_secs(9)),
             ..Limits::default()
         };
         let passed: Vec<(String, bool)> =
             limits.judge(&result).into_iter().map(|threshold| (threshold.name, threshold.passed)).collect();
-        let expected = [("error_rate", true), ("memory_growth_mib_per_minute", false), ("requests_per_second", false)];
+        let expected = [
+            ("p99_us", false),
+            ("error_rate", true),
+            ("memory_growth_mib_per_minute", false),
+            ("requests_per_second", false),
+        ];
         assert_eq!(passed, expected.map(|(name, passed)| (name.to_owned(), passed)));
     }
 }

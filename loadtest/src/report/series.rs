@@ -51,8 +51,9 @@ pub fn knee(points: &[Point]) -> Option<f64> {
     let rate = |point: &Point| point.offered / point.seconds();
     let keeps_up = |point: &&Point| point.requests as f64 >= point.offered * KEEPS_UP;
     let beyond = measured().filter(|point| !keeps_up(point)).map(rate).fold(0.0, f64::max);
-    let knee = measured().filter(keeps_up).map(rate).filter(|rate| *rate < beyond).fold(0.0, f64::max);
-    (beyond > 0.0 && knee > 0.0).then_some(knee)
+    let knee = measured().filter(keeps_up).map(rate).fold(0.0, f64::max);
+    // A stall at one and the same rate is no knee.
+    (knee > 0.0 && knee < beyond * KEEPS_UP).then_some(knee)
 }
 
 /// How far the goodput of the last quarter of the series is from that of the first, as a share of the latter.

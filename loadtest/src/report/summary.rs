@@ -11,13 +11,15 @@ use crate::quantity::{show_count, show_duration, show_us};
 pub fn progress(point: &Point, left: Duration) -> String {
     let seconds = point.seconds().max(1e-9);
     let per_second = |count: f64| show_count((count / seconds).round());
-    let phase = if point.warmup {
-        "warm-up"
-    } else if point.drain {
-        "drain"
-    } else {
-        ""
-    };
+    if point.drain {
+        let (answered, errors) = (point.requests, point.errors);
+        return format!(
+            "{:>7.1}s drain   {answered} late answers  p99 {}  errors {errors}",
+            point.to_s,
+            show_us(point.p99_us)
+        );
+    }
+    let phase = if point.warmup { "warm-up" } else { "" };
     format!(
         "{:>7.1}s {phase:<7} {:>8} req/s of {:>8}  {:>9} ev/s  p50 {:>8}  p99 {:>8}  errors {}  rejected {}  left {}",
         point.to_s,
