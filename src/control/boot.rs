@@ -16,14 +16,17 @@ use std::time::{Duration, Instant};
 
 use super::cli::{EXIT_CONFIG, EXIT_DAMAGED, EXIT_HOST};
 use super::config::Config;
+use super::keys::KeysError;
 use super::plan::Plan;
 use super::plane::{PlaneConfig, Threads, run_control_plane};
 use super::quantity::{IdlePolicy, SyncChoice};
 use super::say;
 use super::shutdown::{Outcome, ThreadsState};
 use super::signals::Signals;
+use super::tenant_numbers::NumbersError;
+use super::tenants::{ForShard, Tenants};
 use super::view::ServerView;
-use crate::admit::{self, TenantTable, Uses};
+use crate::admit;
 use crate::base::{PAGE_BYTES, ShardId, WriterId};
 use crate::handoff::{Bell, ShardPort, WriterFailure, WriterPort, WriterState, WriterStatus, channel};
 use crate::metrics::{Scale, ServerMetrics};
@@ -38,8 +41,6 @@ const ADAPTIVE_SPIN: Duration = Duration::from_micros(50);
 /// Chunks that may be on their way between one shard and its writer. More than a group takes, fewer than would make the
 /// rings outgrow a second-level cache.
 const CHUNKS_IN_FLIGHT_MAX: usize = 2048;
-/// Tables of tenants on their way to a shard: one that has not looked yet needs the latest only.
-const TENANT_NEWS_MAX: usize = 4;
 /// How long the control thread waits for the shards beyond the time they give themselves to drain.
 const DRAIN_MARGIN: Duration = Duration::from_secs(5);
 
@@ -55,6 +56,8 @@ pub enum BootError {
     },
     /// A log cannot be opened.
     Log(OpenError),
+    /// There is no telling who may send.
+    Keys(KeysError),
     /// The host lacks something: memory, descriptors, a kernel feature.
     Host {
         /// What was tried.
@@ -67,7 +70,8 @@ pub enum BootError {
 impl BootError {
     fn exit_code(&self) -> u8 {
         match self {
-            Self::Address { .. } | Self::Log(OpenError::Config(_)) => EXIT_CONFIG,
+            Self::Keys(KeysError::Numbers(NumbersError::Io { .. } | NumbersError::Line { .. })) => EXIT_HOST,
+            Self::Address { .. } | Self::Log(OpenError::Config(_)) | Self::Keys(_) => EXIT_CONFIG,
             Self::Log(OpenError::Damaged(_)) => EXIT_DAMAGED,
             Self::Log(_) | Self::Host { .. } => EXIT_HOST,
         }
@@ -81,6 +85,7 @@ impl fmt::Display for BootError {
                 write!(f, "{given}: {error}; is another server running? Choose another address")
             }
             Self::Log(error) => error.fmt(f),
+            Self::Keys(error) => error.fmt(f),
             Self::Host { what, error } => write!(f, "{what}: {error}"),
         }
     }
@@ -144,6 +149,7 @@ struct Server {
     view: Arc<ServerView>,
     stop: Arc<AtomicBool>,
     bells: Vec<Arc<Bell>>,
+    tenants: Tenants,
     shards: Vec<JoinHandle<io::Result<()>>>,
     writers: Vec<JoinHandle<Result<(), WriterFailure>>>,
     _lock: DataLock,
@@ -159,14 +165,16 @@ impl Server {
         };
         let metrics = Arc::new(ServerMetrics::new(plan.shards.len(), plan.writers.len(), scale));
         let statuses: Vec<Arc<WriterStatus>> = plan.writers.iter().map(|_| Arc::default()).collect();
-        let view = Arc::new(ServerView::new(Arc::clone(&metrics), statuses.clone(), plan));
+        let tenants = Tenants::open(config.tenants.as_deref(), &plan.data, config.tenants_max, plan.shards.len())
+            .map_err(BootError::Keys)?;
+        let view = ServerView::new(Arc::clone(&metrics), statuses.clone(), plan).with_tenants(tenants.shown());
+        let view = Arc::new(view);
         let stop = Arc::new(AtomicBool::new(false));
         let peers = Arc::new(Peers::new(plan.shards.len()));
-        let mut server = Self { view, stop, bells: Vec::new(), shards: Vec::new(), writers: Vec::new(), _lock: lock };
+        let (bells, shards, writers) = (Vec::new(), Vec::new(), Vec::new());
+        let mut server = Self { view, stop, bells, tenants, shards, writers, _lock: lock };
 
         let mut opened = open_logs(config, plan)?;
-        let tenants = Arc::new(TenantTable::anonymous());
-        let uses = Arc::new(Uses::new(plan.shards.len(), tenants.ids()));
         let clock_start = Instant::now();
         let writer_bells = plan.writers.iter().map(|_| bell()).collect::<Result<Vec<_>, _>>()?;
         let mut ports: Vec<Vec<WriterPort>> = plan.writers.iter().map(|_| Vec::new()).collect();
@@ -204,9 +212,7 @@ impl Server {
                         metrics: Arc::clone(&metrics),
                         stop: Arc::clone(&server.stop),
                         clock_start,
-                        tenants: Arc::clone(&tenants),
-                        tenant_news: rtrb::RingBuffer::new(TENANT_NEWS_MAX).1,
-                        uses: Arc::clone(&uses),
+                        tenants: server.tenants.for_shard(),
                     },
                 ),
             ));
@@ -317,7 +323,10 @@ impl Threads for Server {
     }
 
     fn reload(&mut self) -> String {
-        "nothing to reload: tenants and keys are not configured, limits are fixed at start".to_owned()
+        let said = self.tenants.reload();
+        // One that sleeps must not serve its next request by the old table.
+        self.bells.iter().for_each(|bell| bell.ring_always());
+        said
     }
 }
 
@@ -355,9 +364,7 @@ struct SetupParts {
     metrics: Arc<ServerMetrics>,
     stop: Arc<AtomicBool>,
     clock_start: Instant,
-    tenants: Arc<TenantTable>,
-    tenant_news: rtrb::Consumer<Arc<TenantTable>>,
-    uses: Arc<Uses>,
+    tenants: ForShard,
 }
 
 fn setup(config: &Config, plan: &Plan, shard: ShardId, writer: WriterId, parts: SetupParts) -> Setup {
@@ -387,9 +394,9 @@ fn setup(config: &Config, plan: &Plan, shard: ShardId, writer: WriterId, parts: 
         request_origin: random(),
         clock_start: parts.clock_start,
         admission: admission(plan, shard),
-        tenants: parts.tenants,
-        tenant_news: parts.tenant_news,
-        uses: parts.uses,
+        tenants: parts.tenants.table,
+        tenant_news: parts.tenants.news,
+        uses: parts.tenants.uses,
     }
 }
 

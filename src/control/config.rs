@@ -24,6 +24,8 @@ const LOG_BUFFER_BYTES_MAX: u64 = 1 << 30;
 const _: () = assert!(LOG_BUFFER_BYTES_MIN >= 4 * CHUNK_BYTES_MAX as u64);
 /// Entries of a provided-buffer ring: the kernel asks for a power of two of at most 2^15.
 const RECEIVE_BUFFERS_MAX: u32 = 1 << 15;
+/// How a setting shows that names no file.
+const NO_FILE: &str = "none";
 /// The longest event spans buffers in the pool, beside a decoder's output and answers.
 const POOL_BYTES_MIN: u64 = 4 * MIB as u64;
 
@@ -36,6 +38,10 @@ pub struct Config {
     pub listen: Vec<SocketAddr>,
     /// Address of the admin port.
     pub admin: SocketAddr,
+    /// The key file; `None`: everybody may send.
+    pub tenants: Option<PathBuf>,
+    /// Tenants the log has numbers for.
+    pub tenants_max: u32,
     /// Whether the data port may be reached from other hosts without API keys.
     pub allow_anonymous: bool,
     /// How many shards.
@@ -179,6 +185,9 @@ impl Config {
             data: settings.data.unwrap_or_else(|| "./tidegate-data".into()),
             listen: settings.listen.unwrap_or_else(|| vec![SocketAddr::from(([127, 0, 0, 1], 8080))]),
             admin: settings.admin.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8081))),
+            // As `plan --json` shows it when there is none.
+            tenants: settings.tenants.filter(|path| path.as_os_str() != NO_FILE),
+            tenants_max: settings.tenants_max.unwrap_or(16_384),
             allow_anonymous: settings.allow_anonymous.unwrap_or(false),
             shards: settings.shards.unwrap_or_default(),
             shard_cores: settings.shard_cores,
@@ -233,16 +242,16 @@ impl Config {
             if *address == self.admin && address.port() != 0 {
                 return self.refuse("admin", address, "the data port has this address too; give them different ports");
             }
-            if !address.ip().is_loopback() && !self.allow_anonymous {
+            if !address.ip().is_loopback() && self.tenants.is_none() && !self.allow_anonymous {
                 return self.refuse(
                     "listen",
                     address,
-                    "other hosts could store events without an API key, and this version has no API keys to configure; \
-                     listen on 127.0.0.1 or [::1] behind a proxy that authenticates, or say --allow-anonymous",
+                    "other hosts could store events without an API key; name a key file by --tenants ('tidegate key new' makes \
+                     its entries), or listen on 127.0.0.1 or [::1] behind a proxy that authenticates, or say --allow-anonymous",
                 );
             }
         }
-        Ok(())
+        self.in_range("tenants_max", self.tenants_max.into(), 1, u16::MAX.into())
     }
 
     fn check_admission(&self) -> Result<(), ConfigError> {
@@ -354,6 +363,8 @@ impl Config {
             ("data", self.data.display().to_string()),
             ("listen", self.listen.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(",")),
             ("admin", self.admin.to_string()),
+            ("tenants", self.tenants.as_ref().map_or(NO_FILE.to_owned(), |path| path.display().to_string())),
+            ("tenants_max", self.tenants_max.to_string()),
             ("allow_anonymous", self.allow_anonymous.to_string()),
             ("shards", self.shards.to_string()),
             ("shard_cores", or_auto(&self.shard_cores)),
@@ -428,6 +439,8 @@ mod tests {
             data = "/log"
             listen = "127.0.0.1:1"
             admin = "127.0.0.1:2"
+            tenants = "keys.toml"
+            tenants_max = 33
             allow_anonymous = true
             shards = 3
             shard_cores = "4-6"
@@ -497,6 +510,7 @@ mod tests {
                 "segment_bytes = 8388609",
                 "segment_bytes = 8388609 in t.toml: O_DIRECT needs whole pages: give a multiple of 4KiB",
             ),
+            ("tenants_max = 70000", "tenants_max = 70000 in t.toml: give 1 to 65535"),
             ("segments_ahead = 1", "segments_ahead = 1 in t.toml: give 2 to 64"),
             ("log_buffer_bytes = \"2GiB\"", "log_buffer_bytes = 2GiB in t.toml: give 8MiB to 1GiB"),
             (
@@ -532,6 +546,8 @@ mod tests {
             let refused = resolve(&format!("listen = \"{address}\"")).unwrap_err().to_string();
             assert!(refused.contains(address) && refused.contains("--allow-anonymous"), "{refused}");
             assert!(resolve(&format!("listen = \"{address}\"\nallow_anonymous = true")).is_ok());
+            assert!(resolve(&format!("listen = \"{address}\"\ntenants = \"keys.toml\"")).is_ok());
+            assert!(resolve(&format!("listen = \"{address}\"\ntenants = \"none\"")).is_err());
         }
         for address in ["127.0.0.1:8080", "127.1.2.3:8080", "[::1]:8080"] {
             assert!(resolve(&format!("listen = \"{address}\"")).is_ok(), "{address}");

@@ -8,6 +8,7 @@
 use std::fmt::{Display, Write};
 
 use super::plan_view::VERSION;
+use super::tenants::TENANT_FIELDS;
 use super::view::{ServerView, WRITER_STATES, state_name};
 use crate::metrics::{
     Field, HistogramField, Kind, SHARD_FIELDS, SHARD_HISTOGRAMS, Snapshot, WRITER_FIELDS, WRITER_HISTOGRAMS,
@@ -64,6 +65,7 @@ fn render_with(view: &ServerView, format: Format, usage: Usage) -> String {
     let writers: Vec<_> = view.metrics.writers.iter().map(|block| &**block).collect();
     page.blocks("writer_", "writer", &writers, WRITER_FIELDS, WRITER_HISTOGRAMS);
     page.writer_states(view);
+    page.tenants(view);
     if format == Format::OpenMetrics {
         page.text += "# EOF\n";
     }
@@ -196,6 +198,21 @@ impl Page {
         self.sample(&bucket, &format!("{{{label},le=\"+Inf\"}}"), snapshot.count());
         self.sample(&format!("{name}_sum"), &format!("{{{label}}}"), seconds(snapshot.sum_ns()));
         self.sample(&format!("{name}_count"), &format!("{{{label}}}"), snapshot.count());
+    }
+
+    fn tenants(&mut self, view: &ServerView) {
+        let figures = view.tenants.figures();
+        if figures.is_empty() {
+            return;
+        }
+        for (at, field) in TENANT_FIELDS.iter().enumerate() {
+            let name = format!("tidegate_tenant_{}", field.name);
+            self.family(&name, "counter", field.help);
+            for (tenant, figures) in &figures {
+                // A name needs no quoting: the key file allows letters, digits and three signs.
+                self.sample(&format!("{name}_total"), &format!("{{tenant=\"{tenant}\"}}"), figures[at]);
+            }
+        }
     }
 
     fn writer_states(&mut self, view: &ServerView) {

@@ -38,6 +38,12 @@ pub struct Settings {
     /// Address of the admin port [default: 127.0.0.1:8081]
     #[arg(long, env = "TIDEGATE_ADMIN", value_name = "ADDR")]
     pub admin: Option<SocketAddr>,
+    /// Key file: who may send, and how much; without one everybody may [default: none]
+    #[arg(long, env = "TIDEGATE_TENANTS", value_name = "FILE")]
+    pub tenants: Option<PathBuf>,
+    /// Tenants the log has numbers for, 1 to 65535, counting those that have left [default: 16384]
+    #[arg(long, env = "TIDEGATE_TENANTS_MAX", value_name = "N")]
+    pub tenants_max: Option<u32>,
     /// Listen beyond loopback although no API keys are configured [default: false]
     #[arg(
         long, env = "TIDEGATE_ALLOW_ANONYMOUS", value_name = "BOOL", num_args = 0..=1, require_equals = true,
@@ -158,7 +164,7 @@ pub struct Settings {
 macro_rules! for_each_setting {
     ($apply:ident) => {
         $apply! {
-            data listen admin allow_anonymous
+            data listen admin tenants tenants_max allow_anonymous
             shards shard_cores writer_cores control_core idle
             target_utilization max_ccu lag_target
             ack sync segment_bytes segments_ahead retention_bytes retention_age reserve_bytes
