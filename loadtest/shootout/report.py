@@ -3,6 +3,8 @@
 import statistics
 
 CEILING = "sink-drop"
+# Outcomes that no slowness of the machine explains.
+ANSWERED_WRONGLY = ["wrong_status", "wrong_body", "bad_response", "connection_lost", "connect_failed"]
 # What an answer means, by durability.
 WORDS = {"none": "nothing is stored", "memory": "received, in memory", "page cache": "written, page cache", "synced": "synced to the device"}
 
@@ -40,6 +42,7 @@ def summarise(runs, rivals, workloads):
                 "cpu_us_per_event": median_of(its, "cpu_us_per_event"),
                 "failures": failures,
                 "errors": sum(run["result"]["errors"] + run["result"]["rejected"] for run in its),
+                "answered_wrongly": sum(run["result"]["outcomes"][name] for run in its for name in ANSWERED_WRONGLY),
                 "requests": sum(run["result"]["requests"] for run in its),
                 # The server could do more than this generator can ask for.
                 "generator_bound": any(not run["result"]["valid"] for run in its),
