@@ -13,6 +13,7 @@
 //! | [`record`] | bytes on disk | any |
 //! | [`json`] | validation over slices | shard |
 //! | [`metrics`] | per-core counters and histograms | one writes, any reads |
+//! | [`admit`] | who is served, who is refused, who waits | shard |
 //! | [`shard`] | one shard turn: sockets, HTTP, events, acks | shard |
 //! | [`handoff`] | who owns which bytes when | shard and writer |
 //! | [`writer`] | one writer turn: group commit, segments, recovery | writer |
@@ -20,6 +21,7 @@
 //! | [`control`] | configuration, plan, boot, shutdown, admin port | control |
 #![deny(unsafe_code)]
 
+pub mod admit;
 pub mod base;
 pub mod control;
 pub mod handoff;

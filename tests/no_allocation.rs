@@ -8,11 +8,12 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use tidegate::admit::{Config as AdmissionConfig, PPM, TenantTable, Uses};
 use tidegate::base::{AckLevel, CHUNK_BYTES_MAX, KIB, Limits, MIB, Seq, ShardId, WriterId};
 use tidegate::handoff::{Bell, LogBuffer, NoRoom, ShardPort, WriterPort, WriterState, WriterStatus, channel};
 use tidegate::metrics::{Scale, ServerMetrics, ShardMetrics};
@@ -159,7 +160,13 @@ struct ShardRig {
 }
 
 impl ShardRig {
-    fn start() -> Self {
+    /// To be held for as long as allocations are counted: they are counted over all shards of the process.
+    fn alone() -> MutexGuard<'static, ()> {
+        static ONE: Mutex<()> = Mutex::new(());
+        ONE.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn start(in_flight_max: u32) -> Self {
         let region = Arc::new(Region::map(4 * MIB, true).expect("memory"));
         let [bell, writer_bell] = [(); 2].map(|()| Arc::new(Bell::new().expect("a descriptor")));
         let status = Arc::new(WriterStatus::default());
@@ -167,7 +174,7 @@ impl ShardRig {
         let (port, writer_port) =
             channel(ShardId(0), Arc::clone(&region), 64, Seq(0), Arc::clone(&bell), writer_bell, status);
         let (address, listeners) = net::listen("127.0.0.1:0".parse().expect("an address"), 1).expect("a port");
-        let scale = Scale { log_buffer_bytes: 4 * MIB as u64, target_utilization: 0.67, requests_per_shard_max: 64 };
+        let scale = Scale { log_buffer_bytes: 4 * MIB as u64, target_utilization: 0.67, normal_ccu: 100 };
         let metrics = Arc::new(ServerMetrics::new(1, 1, scale));
         let stop = Arc::new(AtomicBool::new(false));
         let setup = Setup {
@@ -190,6 +197,11 @@ impl ShardRig {
             group_hold_max: Duration::from_micros(500),
             drain_timeout: Duration::from_secs(30),
             request_origin: 1,
+            clock_start: Instant::now(),
+            admission: AdmissionConfig { target: PPM, lag_target_ns: u64::MAX, in_flight_max, seed: 1 },
+            tenants: Arc::new(TenantTable::anonymous()),
+            tenant_news: rtrb::RingBuffer::new(1).1,
+            uses: Arc::new(Uses::new(1, 1)),
         };
         let shard = thread::spawn(move || {
             IS_SHARD.with(|is_shard| is_shard.set(true));
@@ -250,7 +262,8 @@ fn ask(stream: &mut BufReader<TcpStream>, request: &[u8]) -> String {
 
 #[test]
 fn a_shard_allocates_nothing_per_event_after_warm_up() {
-    let rig = ShardRig::start();
+    let _alone = ShardRig::alone();
+    let rig = ShardRig::start(64);
     let event = |number: usize, pad: usize| {
         format!("{{\"event_id\":\"e{number}\",\"user_id\":{number},\"pad\":\"{}\"}}", "x".repeat(pad))
     };
@@ -290,5 +303,35 @@ fn a_shard_allocates_nothing_per_event_after_warm_up() {
     let (events_after, after) = (events(), SHARD_ALLOCATIONS.load(Ordering::Relaxed));
     assert!(events_after - events_before >= 4 * 20 * 8 * 222);
     assert_eq!(after - before, 0, "allocations in {} events", events_after - events_before);
+    rig.stop();
+}
+
+#[test]
+fn a_shard_allocates_nothing_when_it_refuses() {
+    let _alone = ShardRig::alone();
+    let rig = ShardRig::start(0);
+    let requests = [
+        request("application/json", "{}"),
+        request("application/x-ndjson", &"{\"a\":1}\n".repeat(3_000)),
+        b"GET /ready HTTP/1.1\r\nHost: t\r\n\r\n".to_vec(),
+    ];
+    let round = |rounds: usize| {
+        let mut streams: Vec<_> =
+            (0..8).map(|_| BufReader::new(TcpStream::connect(rig.address).expect("a listener"))).collect();
+        for _ in 0..rounds {
+            for stream in &mut streams {
+                for (request, status) in requests.iter().zip(["503", "503", "200"]) {
+                    let head = ask(stream, request);
+                    assert!(head.starts_with(&format!("HTTP/1.1 {status}")), "{head}");
+                }
+            }
+        }
+    };
+    round(5);
+    let refused = || rig.metrics.shards[0].refused_concurrency.get();
+    let (refused_before, before) = (refused(), SHARD_ALLOCATIONS.load(Ordering::Relaxed));
+    round(50);
+    assert_eq!(refused() - refused_before, 50 * 8 * 2);
+    assert_eq!(SHARD_ALLOCATIONS.load(Ordering::Relaxed) - before, 0);
     rig.stop();
 }

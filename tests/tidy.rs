@@ -15,16 +15,17 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("record", &["base"]),
     ("json", &["base"]),
     ("metrics", &["base"]),
+    ("admit", &["base"]),
     ("handoff", &["base", "sys"]),
-    ("shard", &["base", "sys", "record", "json", "metrics", "handoff"]),
+    ("shard", &["base", "sys", "record", "json", "metrics", "admit", "handoff"]),
     ("writer", &["base", "sys", "record", "metrics", "handoff"]),
     ("log", &["base", "sys", "record"]),
-    ("control", &["base", "sys", "record", "json", "metrics", "handoff", "shard", "writer", "log"]),
+    ("control", &["base", "sys", "record", "json", "metrics", "admit", "handoff", "shard", "writer", "log"]),
 ];
 /// What `main.rs` may use of the library.
 const MAIN_MAY_USE: &[&str] = &["control", "log"];
 /// Rooms without system calls: what they must not name.
-const PURE_ROOMS: &[&str] = &["base", "record", "json", "metrics"];
+const PURE_ROOMS: &[&str] = &["base", "record", "json", "metrics", "admit"];
 /// Names of system interfaces that a pure room has no use for.
 const IMPURE: &[&str] =
     &["libc::", "std::fs", "std::net", "std::thread", "Instant::now", "SystemTime::now", "io_uring"];

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::thread;
 
+use tidegate::admit::{Admission, Config, Facts, PPM, TenantTable, Uses};
 use tidegate::base::{AckLevel, CHUNK_BYTES_MAX, KIB, Limits, MIB, Seq, ShardId, WriterId};
 use tidegate::handoff::{Bell, LogBuffer, WriterPort, WriterState, WriterStatus, channel};
 use tidegate::metrics::{Scale, ServerMetrics};
@@ -14,6 +15,7 @@ use tidegate::shard::ack::Waiters;
 use tidegate::shard::arena::Pool;
 use tidegate::shard::context::{Clock, Context, Shelf};
 use tidegate::shard::conversation::{Conversation, Next};
+use tidegate::shard::door::{Door, Parts, TurnTimes};
 use tidegate::shard::place::Placer;
 use tidegate::sys::memory::Region;
 
@@ -32,6 +34,7 @@ const RUN_BYTES: usize = 16 * KIB;
 struct Shard {
     ctx: Context,
     writer: WriterPort,
+    now_ns: u64,
     conversations: Vec<Conversation>,
     /// What each connection has received, and what it receives each turn.
     received: Vec<Vec<u8>>,
@@ -57,6 +60,7 @@ impl Shard {
             clock: Clock::new(),
             waiters: Waiters::new(connections as usize),
             server: metrics,
+            door: door(shard),
             gzip: Shelf::new(limits.decoders_per_shard_max),
             zstd: Shelf::new(limits.decoders_per_shard_max),
             error_lists: Shelf::new(connections as usize),
@@ -73,7 +77,7 @@ impl Shard {
             })
             .collect();
         let received = vec![request.to_vec(); connections as usize];
-        Self { ctx, writer, conversations, received, request: request.to_vec() }
+        Self { ctx, writer, now_ns: 0, conversations, received, request: request.to_vec() }
     }
 
     /// What the kernel does: the next requests lie in the buffers. Not counted.
@@ -96,7 +100,13 @@ impl Shard {
         let durable = self.ctx.placer.port().durable_seq();
         while let Some(waiter) = self.ctx.waiters.pop(AckLevel::Durable, durable) {
             self.ctx.metrics().ack_latency.record(self.ctx.clock.ns().saturating_sub(waiter.since_ns));
-            self.conversations[waiter.connection as usize].open_gate(waiter.gate);
+            self.conversations[waiter.connection as usize].open_gate(waiter.gate, &mut self.ctx);
+        }
+        // As if each turn took so long that the shard is busy for three tenths of the time: there is a rate, and room below it.
+        self.now_ns += 100_000;
+        let times = TurnTimes { turn_ns: 30_000, enter_ns: 70_000, worked: true, blocked: true };
+        if self.ctx.door.turned(self.now_ns, &times, |_| Facts::default()).ticked {
+            self.ctx.door.publish(self.now_ns, &self.ctx.server.shards[usize::from(self.ctx.shard.0)]);
         }
         for conversation in &mut self.conversations {
             let (_, bytes) = conversation.replies().sendable().expect("every request is answered in its turn");
@@ -126,6 +136,18 @@ impl Shard {
     }
 }
 
+/// With a target, and nobody refused.
+fn door(shard: ShardId) -> Door {
+    let config = Config { target: PPM * 67 / 100, lag_target_ns: u64::MAX, in_flight_max: u32::MAX, seed: 1 };
+    Door::new(Parts {
+        admission: Admission::new(config),
+        tenants: Arc::new(TenantTable::anonymous()),
+        news: rtrb::RingBuffer::new(1).1,
+        uses: Arc::new(Uses::new(usize::from(shard.0) + 1, 1)),
+        shard: usize::from(shard.0),
+    })
+}
+
 fn request(kind: &str, body: &[u8]) -> Vec<u8> {
     let head = format!(
         "POST /v1/events HTTP/1.1\r\nHost: 127.0.0.1:8080\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n\r\n",
@@ -135,7 +157,7 @@ fn request(kind: &str, body: &[u8]) -> Vec<u8> {
 }
 
 fn metrics(shards: u16) -> Arc<ServerMetrics> {
-    let scale = Scale { log_buffer_bytes: 4 * MIB as u64, target_utilization: 0.67, requests_per_shard_max: 64 };
+    let scale = Scale { log_buffer_bytes: 4 * MIB as u64, target_utilization: 0.67, normal_ccu: 64 };
     Arc::new(ServerMetrics::new(shards.into(), 1, scale))
 }
 

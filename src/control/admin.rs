@@ -117,7 +117,7 @@ mod tests {
 
     fn view() -> ServerView {
         let plan = Plan::make(&Config::default(), &host(3, 1, 1)).unwrap();
-        let scale = Scale { log_buffer_bytes: 32 << 20, target_utilization: 0.67, requests_per_shard_max: 16_384 };
+        let scale = Scale { log_buffer_bytes: 32 << 20, target_utilization: 0.67, normal_ccu: 100 };
         let status = WriterStatus::default();
         status.set(WriterState::Running);
         ServerView::new(Arc::new(ServerMetrics::new(2, 1, scale)), vec![Arc::new(status)], &plan)

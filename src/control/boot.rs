@@ -12,17 +12,21 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::cli::{EXIT_CONFIG, EXIT_DAMAGED, EXIT_HOST};
 use super::config::Config;
+use super::keys::KeysError;
 use super::plan::Plan;
 use super::plane::{PlaneConfig, Threads, run_control_plane};
 use super::quantity::{IdlePolicy, SyncChoice};
 use super::say;
 use super::shutdown::{Outcome, ThreadsState};
 use super::signals::Signals;
+use super::tenant_numbers::NumbersError;
+use super::tenants::{ForShard, Tenants};
 use super::view::ServerView;
+use crate::admit;
 use crate::base::{PAGE_BYTES, ShardId, WriterId};
 use crate::handoff::{Bell, ShardPort, WriterFailure, WriterPort, WriterState, WriterStatus, channel};
 use crate::metrics::{Scale, ServerMetrics};
@@ -52,6 +56,8 @@ pub enum BootError {
     },
     /// A log cannot be opened.
     Log(OpenError),
+    /// There is no telling who may send.
+    Keys(KeysError),
     /// The host lacks something: memory, descriptors, a kernel feature.
     Host {
         /// What was tried.
@@ -64,7 +70,8 @@ pub enum BootError {
 impl BootError {
     fn exit_code(&self) -> u8 {
         match self {
-            Self::Address { .. } | Self::Log(OpenError::Config(_)) => EXIT_CONFIG,
+            Self::Keys(KeysError::Numbers(NumbersError::Io { .. } | NumbersError::Line { .. })) => EXIT_HOST,
+            Self::Address { .. } | Self::Log(OpenError::Config(_)) | Self::Keys(_) => EXIT_CONFIG,
             Self::Log(OpenError::Damaged(_)) => EXIT_DAMAGED,
             Self::Log(_) | Self::Host { .. } => EXIT_HOST,
         }
@@ -78,6 +85,7 @@ impl fmt::Display for BootError {
                 write!(f, "{given}: {error}; is another server running? Choose another address")
             }
             Self::Log(error) => error.fmt(f),
+            Self::Keys(error) => error.fmt(f),
             Self::Host { what, error } => write!(f, "{what}: {error}"),
         }
     }
@@ -141,6 +149,7 @@ struct Server {
     view: Arc<ServerView>,
     stop: Arc<AtomicBool>,
     bells: Vec<Arc<Bell>>,
+    tenants: Tenants,
     shards: Vec<JoinHandle<io::Result<()>>>,
     writers: Vec<JoinHandle<Result<(), WriterFailure>>>,
     _lock: DataLock,
@@ -152,16 +161,21 @@ impl Server {
         let scale = Scale {
             log_buffer_bytes: plan.memory.log_buffer_bytes,
             target_utilization: plan.target_utilization,
-            requests_per_shard_max: u64::from(plan.limits.connections_per_shard_max),
+            normal_ccu: plan.normal_ccu,
         };
         let metrics = Arc::new(ServerMetrics::new(plan.shards.len(), plan.writers.len(), scale));
         let statuses: Vec<Arc<WriterStatus>> = plan.writers.iter().map(|_| Arc::default()).collect();
-        let view = Arc::new(ServerView::new(Arc::clone(&metrics), statuses.clone(), plan));
+        let tenants = Tenants::open(config.tenants.as_deref(), &plan.data, config.tenants_max, plan.shards.len())
+            .map_err(BootError::Keys)?;
+        let view = ServerView::new(Arc::clone(&metrics), statuses.clone(), plan).with_tenants(tenants.shown());
+        let view = Arc::new(view);
         let stop = Arc::new(AtomicBool::new(false));
         let peers = Arc::new(Peers::new(plan.shards.len()));
-        let mut server = Self { view, stop, bells: Vec::new(), shards: Vec::new(), writers: Vec::new(), _lock: lock };
+        let (bells, shards, writers) = (Vec::new(), Vec::new(), Vec::new());
+        let mut server = Self { view, stop, bells, tenants, shards, writers, _lock: lock };
 
         let mut opened = open_logs(config, plan)?;
+        let clock_start = Instant::now();
         let writer_bells = plan.writers.iter().map(|_| bell()).collect::<Result<Vec<_>, _>>()?;
         let mut ports: Vec<Vec<WriterPort>> = plan.writers.iter().map(|_| Vec::new()).collect();
         let mut setups = Vec::with_capacity(plan.shards.len());
@@ -197,6 +211,8 @@ impl Server {
                         peers: Arc::clone(&peers),
                         metrics: Arc::clone(&metrics),
                         stop: Arc::clone(&server.stop),
+                        clock_start,
+                        tenants: server.tenants.for_shard(),
                     },
                 ),
             ));
@@ -307,7 +323,10 @@ impl Threads for Server {
     }
 
     fn reload(&mut self) -> String {
-        "nothing to reload: tenants and keys are not configured, limits are fixed at start".to_owned()
+        let said = self.tenants.reload();
+        // One that sleeps must not serve its next request by the old table.
+        self.bells.iter().for_each(|bell| bell.ring_always());
+        said
     }
 }
 
@@ -344,6 +363,8 @@ struct SetupParts {
     peers: Arc<Peers>,
     metrics: Arc<ServerMetrics>,
     stop: Arc<AtomicBool>,
+    clock_start: Instant,
+    tenants: ForShard,
 }
 
 fn setup(config: &Config, plan: &Plan, shard: ShardId, writer: WriterId, parts: SetupParts) -> Setup {
@@ -371,6 +392,22 @@ fn setup(config: &Config, plan: &Plan, shard: ShardId, writer: WriterId, parts: 
         group_hold_max: config.group_hold_max,
         drain_timeout: plan.drain_timeout,
         request_origin: random(),
+        clock_start: parts.clock_start,
+        admission: admission(plan, shard),
+        tenants: parts.tenants.table,
+        tenant_news: parts.tenants.news,
+        uses: parts.tenants.uses,
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
+fn admission(plan: &Plan, shard: ShardId) -> admit::Config {
+    let lag_target_ns = u64::try_from(plan.lag_target.as_nanos()).unwrap_or(u64::MAX);
+    admit::Config {
+        target: (plan.target_utilization * admit::PPM as f64) as u64,
+        lag_target_ns: if lag_target_ns == 0 { u64::MAX } else { lag_target_ns },
+        in_flight_max: admit::split_concurrency(plan.normal_ccu, plan.shards.len(), usize::from(shard.0)),
+        seed: random(),
     }
 }
 

@@ -9,6 +9,7 @@ use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use super::config::{Config, ConfigError};
 use super::host::{self, Host, HostError};
+use super::keys::{self, NewKey};
 use super::plan::{Plan, PlanError};
 use super::readers::{self, ReadError};
 use super::settings::{self, Settings};
@@ -50,6 +51,19 @@ enum Command {
     Cat(Cat),
     /// Check the integrity of a log
     Verify(Verify),
+    /// Make API keys
+    #[command(subcommand)]
+    Key(Key),
+}
+
+#[derive(Debug, Subcommand)]
+enum Key {
+    /// Make a key, show it once, and the entry that lets it in
+    New {
+        /// The tenant it is for
+        #[arg(value_name = "TENANT")]
+        name: String,
+    },
 }
 
 #[derive(Debug, clap::Args)]
@@ -114,6 +128,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Plan { serve, json } => prepare(serve, matches).map(|(_, plan)| show_plan(&plan, json)),
         Command::Cat(cat) => Ok(print_events(cat)),
         Command::Verify(verify) => Ok(print_verification(&verify)),
+        Command::Key(Key::New { name }) => Ok(print_new_key(&name)),
     };
     done.unwrap_or_else(|refusal| {
         say(&refusal);
@@ -194,6 +209,16 @@ fn print_verification(verify: &Verify) -> ExitCode {
             if report.sound { code } else { ExitCode::from(EXIT_DAMAGED) }
         }
         Err(error) => read_failed(&error),
+    }
+}
+
+fn print_new_key(name: &str) -> ExitCode {
+    match keys::make_key(name) {
+        Ok(NewKey { key, entry }) => printed(writeln!(io::stdout().lock(), "{key}\n\n{}", entry.trim_end())),
+        Err(problem) => {
+            say(&format_args!("key new {name}: {problem}"));
+            ExitCode::from(EXIT_CONFIG)
+        }
     }
 }
 

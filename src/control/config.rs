@@ -24,6 +24,8 @@ const LOG_BUFFER_BYTES_MAX: u64 = 1 << 30;
 const _: () = assert!(LOG_BUFFER_BYTES_MIN >= 4 * CHUNK_BYTES_MAX as u64);
 /// Entries of a provided-buffer ring: the kernel asks for a power of two of at most 2^15.
 const RECEIVE_BUFFERS_MAX: u32 = 1 << 15;
+/// How a setting shows that names no file.
+const NO_FILE: &str = "none";
 /// The longest event spans buffers in the pool, beside a decoder's output and answers.
 const POOL_BYTES_MIN: u64 = 4 * MIB as u64;
 
@@ -36,6 +38,10 @@ pub struct Config {
     pub listen: Vec<SocketAddr>,
     /// Address of the admin port.
     pub admin: SocketAddr,
+    /// The key file; `None`: everybody may send.
+    pub tenants: Option<PathBuf>,
+    /// Tenants the log has numbers for.
+    pub tenants_max: u32,
     /// Whether the data port may be reached from other hosts without API keys.
     pub allow_anonymous: bool,
     /// How many shards.
@@ -46,10 +52,14 @@ pub struct Config {
     pub writer_cores: Option<CoreList>,
     /// Core for the control thread; `None`: the plan chooses.
     pub control_core: Option<usize>,
-    /// Busy share of a shard's core to hold, 0.05 to 1.
-    pub target_utilization: f64,
     /// What a shard without work does.
     pub idle: IdlePolicy,
+    /// Share of a shard's core to spend serving, 0.05 to 1.
+    pub target_utilization: f64,
+    /// Requests in flight, of which the target's share is admitted; 0: as many as connections.
+    pub max_ccu: u32,
+    /// Age of the oldest event not yet durable from which on less is admitted; zero: whatever it is.
+    pub lag_target: Duration,
     /// When a request is answered, unless it says otherwise.
     pub ack: AckLevel,
     /// How the writer syncs.
@@ -154,7 +164,7 @@ impl Config {
     pub fn resolve(settings: Settings, sources: Sources) -> Result<Self, ConfigError> {
         let config = Self::from_settings(settings, sources);
         config.check_network()?;
-        config.check_cores()?;
+        config.check_admission()?;
         config.check_log()?;
         config.check_memory()?;
         config.check_limits()?;
@@ -175,13 +185,18 @@ impl Config {
             data: settings.data.unwrap_or_else(|| "./tidegate-data".into()),
             listen: settings.listen.unwrap_or_else(|| vec![SocketAddr::from(([127, 0, 0, 1], 8080))]),
             admin: settings.admin.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8081))),
+            // As `plan --json` shows it when there is none.
+            tenants: settings.tenants.filter(|path| path.as_os_str() != NO_FILE),
+            tenants_max: settings.tenants_max.unwrap_or(16_384),
             allow_anonymous: settings.allow_anonymous.unwrap_or(false),
             shards: settings.shards.unwrap_or_default(),
             shard_cores: settings.shard_cores,
             writer_cores: settings.writer_cores,
             control_core: settings.control_core,
-            target_utilization: settings.target_utilization.unwrap_or(0.67),
             idle: settings.idle.unwrap_or_default(),
+            target_utilization: settings.target_utilization.unwrap_or(0.67),
+            max_ccu: settings.max_ccu.unwrap_or(0),
+            lag_target: time(settings.lag_target, Duration::from_millis(100)),
             ack: settings.ack.unwrap_or_default(),
             sync: settings.sync.unwrap_or_default(),
             segment_bytes: bytes(settings.segment_bytes, 256 * MIB as u64),
@@ -227,24 +242,24 @@ impl Config {
             if *address == self.admin && address.port() != 0 {
                 return self.refuse("admin", address, "the data port has this address too; give them different ports");
             }
-            if !address.ip().is_loopback() && !self.allow_anonymous {
+            if !address.ip().is_loopback() && self.tenants.is_none() && !self.allow_anonymous {
                 return self.refuse(
                     "listen",
                     address,
-                    "other hosts could store events without an API key, and this version has no API keys to configure; \
-                     listen on 127.0.0.1 or [::1] behind a proxy that authenticates, or say --allow-anonymous",
+                    "other hosts could store events without an API key; name a key file by --tenants ('tidegate key new' makes \
+                     its entries), or listen on 127.0.0.1 or [::1] behind a proxy that authenticates, or say --allow-anonymous",
                 );
             }
         }
-        Ok(())
+        self.in_range("tenants_max", self.tenants_max.into(), 1, u16::MAX.into())
     }
 
-    fn check_cores(&self) -> Result<(), ConfigError> {
+    fn check_admission(&self) -> Result<(), ConfigError> {
         if !(0.05..=1.0).contains(&self.target_utilization) {
             return self.refuse(
                 "target_utilization",
                 &self.target_utilization,
-                "it is the busy share of a core to hold: give 0.05 to 1",
+                "it is the share of a core to spend serving: give 0.05 to 1",
             );
         }
         Ok(())
@@ -348,13 +363,17 @@ impl Config {
             ("data", self.data.display().to_string()),
             ("listen", self.listen.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(",")),
             ("admin", self.admin.to_string()),
+            ("tenants", self.tenants.as_ref().map_or(NO_FILE.to_owned(), |path| path.display().to_string())),
+            ("tenants_max", self.tenants_max.to_string()),
             ("allow_anonymous", self.allow_anonymous.to_string()),
             ("shards", self.shards.to_string()),
             ("shard_cores", or_auto(&self.shard_cores)),
             ("writer_cores", or_auto(&self.writer_cores)),
             ("control_core", self.control_core.map_or("auto".to_owned(), |core| core.to_string())),
-            ("target_utilization", self.target_utilization.to_string()),
             ("idle", self.idle.to_string()),
+            ("target_utilization", self.target_utilization.to_string()),
+            ("max_ccu", self.max_ccu.to_string()),
+            ("lag_target", Span(self.lag_target).to_string()),
             ("ack", self.ack.to_string()),
             ("sync", self.sync.to_string()),
             ("segment_bytes", ByteSize(self.segment_bytes).to_string()),
@@ -420,13 +439,17 @@ mod tests {
             data = "/log"
             listen = "127.0.0.1:1"
             admin = "127.0.0.1:2"
+            tenants = "keys.toml"
+            tenants_max = 33
             allow_anonymous = true
             shards = 3
             shard_cores = "4-6"
             writer_cores = "7"
             control_core = 8
-            target_utilization = 0.5
             idle = "spin"
+            target_utilization = 0.5
+            max_ccu = 9
+            lag_target = "10ms"
             ack = "written"
             sync = "dsync"
             segment_bytes = "9MiB"
@@ -476,17 +499,18 @@ mod tests {
             ),
             (
                 "target_utilization = 1.5",
-                "target_utilization = 1.5 in t.toml: it is the busy share of a core to hold: give 0.05 to 1",
+                "target_utilization = 1.5 in t.toml: it is the share of a core to spend serving: give 0.05 to 1",
             ),
             (
                 "target_utilization = nan",
-                "target_utilization = NaN in t.toml: it is the busy share of a core to hold: give 0.05 to 1",
+                "target_utilization = NaN in t.toml: it is the share of a core to spend serving: give 0.05 to 1",
             ),
             ("segment_bytes = \"1MiB\"", "segment_bytes = 1MiB in t.toml: give 8MiB to 16GiB"),
             (
                 "segment_bytes = 8388609",
                 "segment_bytes = 8388609 in t.toml: O_DIRECT needs whole pages: give a multiple of 4KiB",
             ),
+            ("tenants_max = 70000", "tenants_max = 70000 in t.toml: give 1 to 65535"),
             ("segments_ahead = 1", "segments_ahead = 1 in t.toml: give 2 to 64"),
             ("log_buffer_bytes = \"2GiB\"", "log_buffer_bytes = 2GiB in t.toml: give 8MiB to 1GiB"),
             (
@@ -522,6 +546,8 @@ mod tests {
             let refused = resolve(&format!("listen = \"{address}\"")).unwrap_err().to_string();
             assert!(refused.contains(address) && refused.contains("--allow-anonymous"), "{refused}");
             assert!(resolve(&format!("listen = \"{address}\"\nallow_anonymous = true")).is_ok());
+            assert!(resolve(&format!("listen = \"{address}\"\ntenants = \"keys.toml\"")).is_ok());
+            assert!(resolve(&format!("listen = \"{address}\"\ntenants = \"none\"")).is_err());
         }
         for address in ["127.0.0.1:8080", "127.1.2.3:8080", "[::1]:8080"] {
             assert!(resolve(&format!("listen = \"{address}\"")).is_ok(), "{address}");

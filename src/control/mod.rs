@@ -14,6 +14,7 @@ pub mod boot;
 pub mod cli;
 pub mod config;
 pub mod host;
+pub mod keys;
 pub mod plan;
 pub mod plan_view;
 pub mod plane;
@@ -23,6 +24,8 @@ pub mod readers;
 pub mod settings;
 pub mod shutdown;
 pub mod signals;
+pub mod tenant_numbers;
+pub mod tenants;
 pub mod view;
 
 pub use config::{Config, ConfigError};

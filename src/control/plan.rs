@@ -117,8 +117,12 @@ pub struct Plan {
     pub admin: SocketAddr,
     /// What a shard without work does.
     pub idle: IdlePolicy,
-    /// Busy share of a shard's core to hold.
+    /// Share of a shard's core to spend serving.
     pub target_utilization: f64,
+    /// Requests in flight from which on others are refused, over all shards.
+    pub normal_ccu: u64,
+    /// Age of the oldest event not yet durable from which on less is admitted; zero: whatever it is.
+    pub lag_target: Duration,
     /// What a request, a connection and a shard may cost, as this host allows it.
     pub limits: Limits,
     /// How long a drain may take.
@@ -174,6 +178,7 @@ impl Plan {
             SyncChoice::Auto if device.is_some_and(|device| device.writes_through()) => SyncMode::Dsync,
             SyncChoice::Auto => SyncMode::Fdatasync,
         };
+        let limits = Limits { connections_per_shard_max: plan_connections(config, host)?, ..config.limits.clone() };
         let mut plan = Self {
             control_core: cores.control,
             memory,
@@ -188,7 +193,9 @@ impl Plan {
             admin: config.admin,
             idle: config.idle,
             target_utilization: config.target_utilization,
-            limits: Limits { connections_per_shard_max: plan_connections(config, host)?, ..config.limits.clone() },
+            normal_ccu: normal_ccu(config, &limits, shards.len() as u64),
+            lag_target: config.lag_target,
+            limits,
             drain_timeout: config.drain_timeout,
             poison_linger: config.poison_linger,
             host: host.clone(),
@@ -201,6 +208,16 @@ impl Plan {
         plan.advice = advice::for_plan(&plan, config);
         Ok(plan)
     }
+}
+
+/// `max_ccu` times the target: at least one request for each shard, because a server that may serve nothing is none.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
+fn normal_ccu(config: &Config, limits: &Limits, shards: u64) -> u64 {
+    let max_ccu = match config.max_ccu {
+        0 => u64::from(limits.connections_per_shard_max) * shards,
+        max_ccu => u64::from(max_ccu),
+    };
+    ((max_ccu as f64 * config.target_utilization) as u64).max(shards)
 }
 
 /// The cores of each kind of thread. Shards' cores may be fewer than shards: they then take turns.

@@ -78,11 +78,14 @@ impl fmt::Display for Plan {
         })?;
         row("shards", {
             let places = self.places(&self.shard_cores(), self.shards.iter().map(|shard| shard.numa_node));
+            format!("{} {places}, idle {}", self.shards.len(), self.idle,)
+        })?;
+        row("admits", {
+            let lag = if self.lag_target.is_zero() { "any".to_owned() } else { Span(self.lag_target).to_string() };
             format!(
-                "{} {places}, idle {}, target utilization {}",
-                self.shards.len(),
-                self.idle,
-                self.target_utilization
+                "up to target utilization {}, {} in flight, durable lag {lag}",
+                self.target_utilization,
+                many(self.normal_ccu as usize, "request"),
             )
         })?;
         row("writers", {
@@ -225,6 +228,8 @@ impl Plan {
             "ack": self.ack.name(),
             "idle": self.idle.name(),
             "target_utilization": self.target_utilization,
+            "normal_ccu": self.normal_ccu,
+            "lag_target": Span(self.lag_target).to_string(),
             "listen": listen,
             "admin": self.admin.to_string(),
             "limits": {
@@ -259,7 +264,8 @@ mod tests {
         assert_eq!(
             plan.to_string(),
             "  host     Linux 6.12.0, 4 cores, 1 NUMA node, 64 GiB of memory
-  shards   3 on cores 0-2 (NUMA node 0), idle adaptive, target utilization 0.67
+  shards   3 on cores 0-2 (NUMA node 0), idle adaptive
+  admits   up to target utilization 0.67, 32931 requests in flight, durable lag 100ms
   writers  1 on core 3 (NUMA node 0)
   control  on core 3
   memory   336 MiB = 3 shards × (log buffer 32 MiB + receive buffers 16 MiB + pool 64 MiB), up to 411.8 MiB more for compressed bodies; 60 GiB can be had

@@ -65,7 +65,7 @@ impl Threads for RoleThreads {
 fn play(role: &str) -> ! {
     let role = *ROLES.iter().find(|known| format!("{known:?}") == role).expect("a role");
     let plan = Plan::make(&Config::default(), &Host::inspect(Path::new("/")).unwrap()).unwrap();
-    let scale = Scale { log_buffer_bytes: 1, target_utilization: 0.67, requests_per_shard_max: 1 };
+    let scale = Scale { log_buffer_bytes: 1, target_utilization: 0.67, normal_ccu: 100 };
     let status = Arc::new(WriterStatus::default());
     status.set(WriterState::Running);
     if matches!(role, Role::Fail | Role::FailAtOnce) {

@@ -8,6 +8,7 @@
 use std::fmt::{Display, Write};
 
 use super::plan_view::VERSION;
+use super::tenants::TENANT_FIELDS;
 use super::view::{ServerView, WRITER_STATES, state_name};
 use crate::metrics::{
     Field, HistogramField, Kind, SHARD_FIELDS, SHARD_HISTOGRAMS, Snapshot, WRITER_FIELDS, WRITER_HISTOGRAMS,
@@ -64,6 +65,7 @@ fn render_with(view: &ServerView, format: Format, usage: Usage) -> String {
     let writers: Vec<_> = view.metrics.writers.iter().map(|block| &**block).collect();
     page.blocks("writer_", "writer", &writers, WRITER_FIELDS, WRITER_HISTOGRAMS);
     page.writer_states(view);
+    page.tenants(view);
     if format == Format::OpenMetrics {
         page.text += "# EOF\n";
     }
@@ -106,12 +108,17 @@ impl Page {
         self.gauge("tidegate_draining", "1 once the server is on its way out.", u8::from(view.is_draining()));
         self.gauge(
             "tidegate_utilization_ratio",
-            "Busy share of the shards' cores over the last second.",
+            "Share of the shards' cores spent serving, over the last second.",
             summary.utilization(),
         );
         self.gauge(
+            "tidegate_refusing_utilization_ratio",
+            "Share of the shards' cores spent refusing, over the last second.",
+            summary.refusing(),
+        );
+        self.gauge(
             "tidegate_target_utilization_ratio",
-            "Busy share of a shard's core to hold.",
+            "Share of a shard's core to spend serving.",
             view.metrics.target_utilization(),
         );
         self.gauge(
@@ -121,7 +128,7 @@ impl Page {
         );
         self.gauge(
             "tidegate_backpressure_active",
-            "1 if a shard had no room or refused a request in the last second.",
+            "1 if a shard had no room or refused a request for want of it in the last second.",
             u8::from(summary.backpressure_active()),
         );
     }
@@ -151,9 +158,14 @@ impl Page {
             let (kind, name) = match field.kind {
                 Kind::Gauge => ("gauge", format!("tidegate_{prefix}{}", field.name)),
                 Kind::Counter => ("counter", format!("tidegate_{prefix}{}", field.name)),
-                Kind::Nanoseconds => {
+                Kind::Nanoseconds | Kind::NanosecondsNow => {
                     let stem = field.name.strip_suffix("_ns").unwrap_or(field.name);
-                    ("counter", format!("tidegate_{prefix}{stem}_seconds"))
+                    let kind = if field.kind == Kind::Nanoseconds { "counter" } else { "gauge" };
+                    (kind, format!("tidegate_{prefix}{stem}_seconds"))
+                }
+                Kind::Millionths => {
+                    let stem = field.name.strip_suffix("_ppm").unwrap_or(field.name);
+                    ("gauge", format!("tidegate_{prefix}{stem}_ratio"))
                 }
             };
             self.family(&name, kind, field.help);
@@ -162,7 +174,8 @@ impl Page {
                 let labels = format!("{{{label}=\"{id}\"}}");
                 let value = (field.of)(block).get();
                 match field.kind {
-                    Kind::Nanoseconds => self.sample(&sample, &labels, seconds(value)),
+                    Kind::Nanoseconds | Kind::NanosecondsNow => self.sample(&sample, &labels, seconds(value)),
+                    Kind::Millionths => self.sample(&sample, &labels, millionths(value)),
                     Kind::Counter | Kind::Gauge => self.sample(&sample, &labels, value),
                 }
             }
@@ -187,6 +200,21 @@ impl Page {
         self.sample(&format!("{name}_count"), &format!("{{{label}}}"), snapshot.count());
     }
 
+    fn tenants(&mut self, view: &ServerView) {
+        let figures = view.tenants.figures();
+        if figures.is_empty() {
+            return;
+        }
+        for (at, field) in TENANT_FIELDS.iter().enumerate() {
+            let name = format!("tidegate_tenant_{}", field.name);
+            self.family(&name, "counter", field.help);
+            for (tenant, figures) in &figures {
+                // A name needs no quoting: the key file allows letters, digits and three signs.
+                self.sample(&format!("{name}_total"), &format!("{{tenant=\"{tenant}\"}}"), figures[at]);
+            }
+        }
+    }
+
     fn writer_states(&mut self, view: &ServerView) {
         self.family("tidegate_writer_state", "gauge", "1 for the state each writer is in, 0 for the others.");
         for (id, status) in view.writers.iter().enumerate() {
@@ -197,6 +225,12 @@ impl Page {
             }
         }
     }
+}
+
+/// Parts per million as a ratio.
+#[expect(clippy::cast_precision_loss, reason = "53 bits are far more than a share has")]
+fn millionths(ppm: u64) -> f64 {
+    ppm as f64 / 1e6
 }
 
 /// Nanoseconds as seconds.
@@ -219,7 +253,7 @@ mod tests {
 
     fn view() -> ServerView {
         let plan = Plan::make(&Config::default(), &host(3, 1, 1)).unwrap();
-        let scale = Scale { log_buffer_bytes: 32 << 20, target_utilization: 0.67, requests_per_shard_max: 16_384 };
+        let scale = Scale { log_buffer_bytes: 32 << 20, target_utilization: 0.67, normal_ccu: 100 };
         let metrics = ServerMetrics::new(2, 1, scale);
         metrics.shards[1].events.add(17);
         metrics.shards[0].busy_ns.add(1_500_000_000);
@@ -294,8 +328,14 @@ mod tests {
     fn every_counter_of_every_shard_and_writer_is_there() {
         let (families, series) = parse(&render(&view(), Format::Text), Format::Text);
         for field in SHARD_FIELDS {
-            let stem = field.name.strip_suffix("_ns").map_or(field.name.to_owned(), |stem| format!("{stem}_seconds"));
-            let name = if field.kind == Kind::Gauge { stem } else { format!("{stem}_total") };
+            let (stem, unit) = field.name.rsplit_once('_').unwrap_or((field.name, ""));
+            let stem = match unit {
+                "ns" => format!("{stem}_seconds"),
+                "ppm" => format!("{stem}_ratio"),
+                _ => field.name.to_owned(),
+            };
+            let goes_up = matches!(field.kind, Kind::Counter | Kind::Nanoseconds);
+            let name = if goes_up { format!("{stem}_total") } else { stem };
             for shard in 0..2 {
                 assert!(series.contains_key(&format!("tidegate_{name}{{shard=\"{shard}\"}}")), "{name}");
             }

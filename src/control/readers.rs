@@ -5,11 +5,10 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
+use super::keys::ANONYMOUS;
+use super::tenant_numbers;
 use crate::base::TenantId;
 use crate::log::{self, CatError, CatOptions, VerifyReport};
-
-/// The name of the anonymous tenant, whose events came without a key.
-const ANONYMOUS: &str = "anonymous";
 
 /// What a look at a whole log found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,17 +60,37 @@ impl From<log::ReadError> for ReadError {
 /// # Errors
 /// When there is no such tenant, the log cannot be read or is damaged, or `out` cannot be written.
 pub fn cat(options: &CatOptions, out: &mut impl Write) -> Result<(), ReadError> {
-    if let Some(tenant) = options.tenant.as_deref().filter(|tenant| *tenant != ANONYMOUS) {
-        return Err(ReadError::Request(format!(
-            "there is no tenant {tenant}: no tenants are configured, so every event is of the tenant {ANONYMOUS}"
-        )));
+    let names = || tenant_numbers::names(&options.directory).map_err(|error| ReadError::Log(error.to_string()));
+    let mut known = names()?;
+    if let Some(tenant) = options.tenant.as_deref().filter(|tenant| *tenant != ANONYMOUS)
+        && !known.values().any(|name| name == tenant)
+        && !is_number(tenant)
+    {
+        return Err(ReadError::Request(format!("there is no tenant {tenant} in this log")));
     }
-    let mut name_of = |tenant: TenantId| (tenant == TenantId::default()).then(|| ANONYMOUS.to_owned());
-    match log::cat(options, &mut name_of, out, &AtomicBool::new(false)) {
+    let mut name_of = |tenant: TenantId| {
+        if tenant == TenantId::default() {
+            return Some(ANONYMOUS.to_owned());
+        }
+        if !known.contains_key(&tenant) {
+            // One that came while this follows the log. Should the file not be readable just now, its number will do.
+            known = names().unwrap_or_default();
+        }
+        known.get(&tenant).cloned()
+    };
+    // To the log the anonymous tenant has no name.
+    let tenant = options.tenant.clone().map(|name| if name == ANONYMOUS { String::new() } else { name });
+    let options = CatOptions { tenant, ..options.clone() };
+    match log::cat(&options, &mut name_of, out, &AtomicBool::new(false)) {
         Ok(_) => Ok(()),
         Err(CatError::Read(error)) => Err(error.into()),
         Err(CatError::Write(error)) => Err(ReadError::Output(error)),
     }
+}
+
+/// Whether this is what a tenant is called whose name is not known: a log may have been copied without its list of names.
+fn is_number(tenant: &str) -> bool {
+    tenant.strip_prefix("tenant-").is_some_and(|number| number.parse::<u16>().is_ok())
 }
 
 /// Looks at every byte of a log.

@@ -38,6 +38,12 @@ pub struct Settings {
     /// Address of the admin port [default: 127.0.0.1:8081]
     #[arg(long, env = "TIDEGATE_ADMIN", value_name = "ADDR")]
     pub admin: Option<SocketAddr>,
+    /// Key file: who may send, and how much; without one everybody may [default: none]
+    #[arg(long, env = "TIDEGATE_TENANTS", value_name = "FILE")]
+    pub tenants: Option<PathBuf>,
+    /// Tenants the log has numbers for, 1 to 65535, counting those that have left [default: 16384]
+    #[arg(long, env = "TIDEGATE_TENANTS_MAX", value_name = "N")]
+    pub tenants_max: Option<u32>,
     /// Listen beyond loopback although no API keys are configured [default: false]
     #[arg(
         long, env = "TIDEGATE_ALLOW_ANONYMOUS", value_name = "BOOL", num_args = 0..=1, require_equals = true,
@@ -57,12 +63,19 @@ pub struct Settings {
     /// Core of the control thread [default: the first writer's]
     #[arg(long, env = "TIDEGATE_CONTROL_CORE", value_name = "N", help_heading = "Cores")]
     pub control_core: Option<usize>,
-    /// Busy share of a shard's core to hold, 0.05 to 1 [default: 0.67]
-    #[arg(long, env = "TIDEGATE_TARGET_UTILIZATION", value_name = "SHARE", help_heading = "Cores")]
-    pub target_utilization: Option<f64>,
     /// What a shard without work does: adaptive, spin or park [default: adaptive]
     #[arg(long, env = "TIDEGATE_IDLE", value_name = "POLICY", help_heading = "Cores")]
     pub idle: Option<IdlePolicy>,
+
+    /// Share of a shard's core to spend serving, 0.05 to 1; beyond it is 503, at 1 nothing is [default: 0.67]
+    #[arg(long, env = "TIDEGATE_TARGET_UTILIZATION", value_name = "SHARE", help_heading = "Admission")]
+    pub target_utilization: Option<f64>,
+    /// Requests in flight; from this times the target on, more are 503; 0: as many as connections [default: 0]
+    #[arg(long, env = "TIDEGATE_MAX_CCU", value_name = "N", help_heading = "Admission")]
+    pub max_ccu: Option<u32>,
+    /// Age of the oldest event not yet durable from which on less is let in; 0 turns it off [default: 100ms]
+    #[arg(long, env = "TIDEGATE_LAG_TARGET", value_name = "TIME", help_heading = "Admission")]
+    pub lag_target: Option<Span>,
 
     /// When a request is answered: durable, written or memory; X-Ack overrides it [default: durable]
     #[arg(long, env = "TIDEGATE_ACK", value_name = "LEVEL", value_parser = parse_ack_level, help_heading = "Log")]
@@ -151,8 +164,9 @@ pub struct Settings {
 macro_rules! for_each_setting {
     ($apply:ident) => {
         $apply! {
-            data listen admin allow_anonymous
-            shards shard_cores writer_cores control_core target_utilization idle
+            data listen admin tenants tenants_max allow_anonymous
+            shards shard_cores writer_cores control_core idle
+            target_utilization max_ccu lag_target
             ack sync segment_bytes segments_ahead retention_bytes retention_age reserve_bytes
             log_buffer_bytes receive_buffers receive_buffer_bytes pool_bytes
             body_bytes_max event_bytes_max head_bytes_max json_depth_max events_per_request_max

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use serde_json::{Map, Value, json};
 
 use super::plan::Plan;
+use super::tenants::TenantsShown;
 use crate::handoff::{WriterFailure, WriterState, WriterStatus};
 use crate::metrics::{
     Field, HistogramField, Readiness, SHARD_FIELDS, SHARD_HISTOGRAMS, ServerMetrics, WRITER_FIELDS, WRITER_HISTOGRAMS,
@@ -22,6 +23,8 @@ pub struct ServerView {
     pub metrics: Arc<ServerMetrics>,
     /// Every writer's state, by writer number.
     pub writers: Vec<Arc<WriterStatus>>,
+    /// What can be seen of tenants.
+    pub tenants: Arc<TenantsShown>,
     /// Set once the server is on its way out; shards read it too.
     pub draining: Arc<AtomicBool>,
     /// The plan as JSON.
@@ -40,12 +43,19 @@ impl ServerView {
         Self {
             metrics,
             writers,
+            tenants: Arc::default(),
             draining: Arc::new(AtomicBool::new(false)),
             plan_json: plan.to_json(),
             plan_text: plan.to_string(),
             started: Instant::now(),
             started_unix: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
         }
+    }
+
+    /// The same with these tenants.
+    #[must_use]
+    pub fn with_tenants(self, tenants: Arc<TenantsShown>) -> Self {
+        Self { tenants, ..self }
     }
 
     /// Time since the start.

@@ -88,6 +88,12 @@ impl ShardPort {
         self.outstanding < self.capacity
     }
 
+    /// Chunks that may be outstanding.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
     /// Chunks handed over and not yet back.
     #[must_use]
     pub fn outstanding(&self) -> usize {

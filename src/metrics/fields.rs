@@ -14,6 +14,10 @@ pub enum Kind {
     Gauge,
     /// Nanoseconds, only up: shown in seconds.
     Nanoseconds,
+    /// Nanoseconds, up and down: shown in seconds.
+    NanosecondsNow,
+    /// Parts per million, up and down: shown as a ratio.
+    Millionths,
 }
 
 /// One counter of a block `T`.
@@ -69,6 +73,29 @@ pub const SHARD_FIELDS: &[Field<ShardMetrics>] = fields! {
     wall_ns Nanoseconds "Time since the shard's loop began."
     enters Counter "io_uring_enter calls."
     requests_waiting Gauge "Requests parsed and waiting for their ack level."
+    requests_in_flight Gauge "Requests let in and not yet answered at their ack level."
+    refused_utilization Counter "Requests refused with 503 because the shard holds its utilization target."
+    refused_lag Counter "Requests refused with 503 because the disk is behind."
+    refused_concurrency Counter "Requests refused with 503 at max_ccu."
+    refused_share Counter "Requests refused with 503 because the tenant had his share and others wait for theirs."
+    refused_limited Counter "Requests refused with 429: the tenant's limit."
+    refused_unauthorized Counter "Requests refused with 401: no key, or nobody's."
+    connections_held Counter "Times a connection was left unread for a while: refused again and again, or far heavier than others."
+    refusing_ns Nanoseconds "Of the time spent working, what refusing took, estimated."
+    serving_ppm Millionths "Share of the core spent serving, over 100 ms: what the target is for."
+    refusing_ppm Millionths "Share of the core spent refusing, over 10 ms."
+    admit_ppm Millionths "Share of the requests that was let in, over 100 ms."
+    pressure_ppm Millionths "The worst of the pressures."
+    pressure_utilization_ppm Millionths "Share of the core spent serving, of the target."
+    pressure_lag_ppm Millionths "Age of the oldest chunk that is not durable, of lag_target."
+    pressure_concurrency_ppm Millionths "Requests in flight, of the shard's part of max_ccu times the target."
+    pressure_log_buffer_ppm Millionths "Log buffer in use."
+    pressure_chunks_ppm Millionths "Chunks handed to the writer and not back, of what the ring holds."
+    pressure_pool_ppm Millionths "Pool in use."
+    durable_lag_ns NanosecondsNow "Age of the oldest chunk that is not durable."
+    turn_longest_ns NanosecondsNow "Longest turn since the last look: what a request waits behind others at most."
+    hold_ns NanosecondsNow "How long a refused connection is left unread."
+    backpressure_level Gauge "0: takes what comes; 1: some connections are left unread; 2: requests were refused within 100 ms."
 };
 
 /// All histograms of a shard.
@@ -151,7 +178,30 @@ mod tests {
                 busy_ns,
                 wall_ns,
                 enters,
-                requests_waiting
+                requests_waiting,
+                requests_in_flight,
+                refused_utilization,
+                refused_lag,
+                refused_concurrency,
+                refused_share,
+                refused_limited,
+                refused_unauthorized,
+                connections_held,
+                refusing_ns,
+                serving_ppm,
+                refusing_ppm,
+                admit_ppm,
+                pressure_ppm,
+                pressure_utilization_ppm,
+                pressure_lag_ppm,
+                pressure_concurrency_ppm,
+                pressure_log_buffer_ppm,
+                pressure_chunks_ppm,
+                pressure_pool_ppm,
+                durable_lag_ns,
+                turn_longest_ns,
+                hold_ns,
+                backpressure_level
             ],
             [ack_latency]
         );

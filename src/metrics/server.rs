@@ -32,8 +32,8 @@ pub struct Scale {
     pub log_buffer_bytes: u64,
     /// Busy share of a shard's core to hold, 0 to 1.
     pub target_utilization: f64,
-    /// Requests one shard can have in flight at most.
-    pub requests_per_shard_max: u64,
+    /// Requests in flight from which on others are refused: `max_ccu` times the target.
+    pub normal_ccu: u64,
 }
 
 /// Rates over the last second, written by the control thread only.
@@ -41,6 +41,7 @@ pub struct Scale {
 pub struct Summary {
     events_per_second: Share,
     utilization: Share,
+    refusing: Share,
     queue_utilization: Share,
     avg_latency_ms: Share,
     p99_latency_ms: Share,
@@ -68,10 +69,16 @@ impl Summary {
         self.events_per_second.get()
     }
 
-    /// Busy share of the shards' cores, 0 to 1, the mean over shards.
+    /// Share of the shards' cores spent serving, 0 to 1, the mean over shards: what the target is for.
     #[must_use]
     pub fn utilization(&self) -> f64 {
         self.utilization.get()
+    }
+
+    /// Share of the shards' cores spent refusing, which comes on top.
+    #[must_use]
+    pub fn refusing(&self) -> f64 {
+        self.refusing.get()
     }
 
     /// Share of the fullest log buffer in use, 0 to 1: a request that meets a full shard waits, however empty others are.
@@ -92,7 +99,7 @@ impl Summary {
         self.p99_latency_ms.get()
     }
 
-    /// Whether a shard had no room or refused a request in the last second.
+    /// Whether a shard had no room or refused a request for want of it in the last second.
     #[must_use]
     pub fn backpressure_active(&self) -> bool {
         self.backpressure_active.load(Ordering::Relaxed)
@@ -112,12 +119,16 @@ pub struct Totals {
     pub requests_error: u64,
     /// Events placed.
     pub events: u64,
-    /// Requests in flight now.
-    pub requests_waiting: u64,
+    /// Of those, refused for a tenant's limit: that says nothing of the server.
+    pub requests_limited: u64,
+    /// Requests let in and not yet answered at their ack level.
+    pub requests_in_flight: u64,
     /// Times there was no room.
     pub no_room_stalls: u64,
     /// Nanoseconds spent working.
     pub busy_ns: u64,
+    /// Of those, spent on refusing.
+    pub refusing_ns: u64,
 }
 
 impl ServerMetrics {
@@ -142,9 +153,11 @@ impl ServerMetrics {
             totals.requests_rejected += shard.requests_rejected.get();
             totals.requests_error += shard.requests_error.get();
             totals.events += shard.events.get();
-            totals.requests_waiting += shard.requests_waiting.get();
+            totals.requests_limited += shard.refused_limited.get();
+            totals.requests_in_flight += shard.requests_in_flight.get();
             totals.no_room_stalls += shard.no_room_stalls.get();
             totals.busy_ns += shard.busy_ns.get();
+            totals.refusing_ns += shard.refusing_ns.get();
         }
         totals
     }
@@ -163,16 +176,12 @@ impl ServerMetrics {
     pub fn write_json(&self, out: &mut impl Write) -> fmt::Result {
         let totals = self.totals();
         let summary = &self.summary;
-        // In-flight requests a server at its target utilization would carry, as users of the earlier systems know it.
-        #[expect(clippy::cast_precision_loss, reason = "a figure for display")]
-        let normal_ccu =
-            self.shards.len() as f64 * self.scale.requests_per_shard_max as f64 * self.target_utilization();
         write!(
             out,
             "{{\"total_requests\":{},\"successful_requests\":{},\"rejected_requests\":{},\"error_requests\":{},\
              \"events_total\":{},\"events_per_second\":{:.1},\"utilization\":{:.4},\"target_utilization\":{:.4},\
-             \"backpressure_active\":{},\"queue_utilization\":{:.4},\"current_ccu\":{},\"normal_ccu\":{:.0},\
-             \"avg_latency_ms\":{:.3},\"p99_latency_ms\":{:.3}}}",
+             \"backpressure_active\":{},\"queue_utilization\":{:.4},\"current_ccu\":{},\"normal_ccu\":{},\
+             \"avg_latency_ms\":{:.3},\"p99_latency_ms\":{:.3},\"refusing_utilization\":{:.4}}}",
             totals.requests,
             totals.requests_ok,
             totals.requests_rejected,
@@ -183,10 +192,11 @@ impl ServerMetrics {
             self.target_utilization(),
             summary.backpressure_active(),
             summary.queue_utilization(),
-            totals.requests_waiting,
-            normal_ccu,
+            totals.requests_in_flight,
+            self.scale.normal_ccu,
             summary.avg_latency_ms(),
             summary.p99_latency_ms(),
+            summary.refusing(),
         )
     }
 
@@ -196,13 +206,13 @@ impl ServerMetrics {
         Readiness {
             draining,
             writer,
-            utilization: self.summary.utilization(),
+            utilization: self.summary.utilization() + self.summary.refusing(),
             queue_utilization: self.summary.queue_utilization(),
         }
     }
 }
 
-/// Longest text of [`ServerMetrics::write_json`]: the names and fourteen values of at most 20 digits.
+/// Longest text of [`ServerMetrics::write_json`]: the names and fifteen values of at most 20 digits.
 pub const SUMMARY_JSON_BYTES_MAX: usize = 768;
 
 /// The worst state among the writers, as far as readiness goes.
@@ -227,7 +237,7 @@ pub struct Readiness {
     pub draining: bool,
     /// The worst of the writers.
     pub writer: WriterHealth,
-    /// Busy share of the shards' cores.
+    /// Busy share of the shards' cores, serving or refusing.
     pub utilization: f64,
     /// Share of the fullest log buffer in use.
     pub queue_utilization: f64,
@@ -302,10 +312,14 @@ impl Summarizer {
         summary.events_per_second.set(since(now.events, before.events) / seconds);
         // By this thread's clock, not by the shards' wall_ns: a shard that sleeps through the second adds to neither.
         let core_ns = seconds * 1e9 * metrics.shards.len().max(1) as f64;
-        summary.utilization.set((since(now.busy_ns, before.busy_ns) / core_ns).min(1.0));
+        let refusing = (since(now.refusing_ns, before.refusing_ns) / core_ns).min(1.0);
+        let busy = (since(now.busy_ns, before.busy_ns) / core_ns).min(1.0);
+        summary.utilization.set((busy - refusing).max(0.0));
+        summary.refusing.set(refusing);
         let used = metrics.shards.iter().map(|shard| shard.log_buffer_bytes_used.get()).max().unwrap_or(0);
         summary.queue_utilization.set(used as f64 / metrics.scale.log_buffer_bytes.max(1) as f64);
-        let held = now.no_room_stalls != before.no_room_stalls || now.requests_rejected != before.requests_rejected;
+        let refused = |totals: Totals| totals.requests_rejected.wrapping_sub(totals.requests_limited);
+        let held = now.no_room_stalls != before.no_room_stalls || refused(now) != refused(before);
         summary.backpressure_active.store(held, Ordering::Relaxed);
         self.totals = now;
 
@@ -331,7 +345,7 @@ mod tests {
     use super::*;
 
     fn metrics(shards: usize) -> ServerMetrics {
-        let scale = Scale { log_buffer_bytes: 1000, target_utilization: 0.67, requests_per_shard_max: 100 };
+        let scale = Scale { log_buffer_bytes: 1000, target_utilization: 0.67, normal_ccu: 201 };
         ServerMetrics::new(shards, 1, scale)
     }
 
@@ -359,8 +373,14 @@ mod tests {
         summarizer.tick(&metrics, Duration::from_secs(1));
         assert!(summary.backpressure_active());
         assert_eq!((summary.events_per_second(), summary.p99_latency_ms()), (0.0, 0.0), "the window moved on");
+        metrics.shards[0].requests_rejected.add(3);
+        metrics.shards[0].refused_limited.add(3);
+        metrics.shards[0].busy_ns.add(1_600_000_000);
+        metrics.shards[0].refusing_ns.add(400_000_000);
         summarizer.tick(&metrics, Duration::from_secs(1));
-        assert!(!summary.backpressure_active());
+        assert!(!summary.backpressure_active(), "a tenant's limit is not the server's");
+        assert!((summary.utilization() - 0.6).abs() < 1e-6 && (summary.refusing() - 0.2).abs() < 1e-6);
+        assert!((metrics.readiness(false, WriterHealth::Running).utilization - 0.8).abs() < 1e-6, "busy is busy");
     }
 
     #[test]
@@ -371,7 +391,7 @@ mod tests {
                 counter.set(u64::MAX / 3);
             }
             shard.events.set(u64::MAX / 3);
-            shard.requests_waiting.set(7);
+            shard.requests_in_flight.set(7);
         }
         metrics.summary.events_per_second.set(1e15);
         let mut text = String::new();
@@ -380,7 +400,7 @@ mod tests {
         let json: serde_json::Value = serde_json::from_str(&text).unwrap();
         let names = "total_requests successful_requests rejected_requests error_requests events_total events_per_second \
                      utilization target_utilization backpressure_active queue_utilization current_ccu normal_ccu \
-                     avg_latency_ms p99_latency_ms";
+                     avg_latency_ms p99_latency_ms refusing_utilization";
         let mut expected: Vec<_> = names.split_whitespace().collect();
         expected.sort_unstable();
         let mut keys: Vec<_> = json.as_object().unwrap().keys().map(String::as_str).collect();

@@ -51,6 +51,52 @@ pub struct ShardMetrics {
     pub enters: Counter,
     /// Gauge: requests parsed and waiting for their ack level.
     pub requests_waiting: Counter,
+    /// Gauge: requests let in and not yet answered at their ack level.
+    pub requests_in_flight: Counter,
+    /// Requests refused with 503 because the shard holds its utilization target.
+    pub refused_utilization: Counter,
+    /// Requests refused with 503 because the disk is behind.
+    pub refused_lag: Counter,
+    /// Requests refused with 503 at max_ccu.
+    pub refused_concurrency: Counter,
+    /// Requests refused with 503 because the tenant had his share and others wait for theirs.
+    pub refused_share: Counter,
+    /// Requests refused with 429: the tenant's limit.
+    pub refused_limited: Counter,
+    /// Requests refused with 401: no key, or nobody's.
+    pub refused_unauthorized: Counter,
+    /// Times a connection was left unread for a while: refused again and again, or far heavier than others.
+    pub connections_held: Counter,
+    /// Of the time spent working, what refusing took, estimated.
+    pub refusing_ns: Counter,
+    /// Gauge, parts per million: share of the core spent serving, over 100 ms: what the target is for.
+    pub serving_ppm: Counter,
+    /// Gauge, parts per million: share of the core spent refusing, over 10 ms.
+    pub refusing_ppm: Counter,
+    /// Gauge, parts per million: share of the requests that was let in, over 100 ms.
+    pub admit_ppm: Counter,
+    /// Gauge, parts per million: the worst of the pressures.
+    pub pressure_ppm: Counter,
+    /// Gauge, parts per million: share of the core spent serving, of the target.
+    pub pressure_utilization_ppm: Counter,
+    /// Gauge, parts per million: age of the oldest chunk that is not durable, of lag_target.
+    pub pressure_lag_ppm: Counter,
+    /// Gauge, parts per million: requests in flight, of the shard's part of max_ccu times the target.
+    pub pressure_concurrency_ppm: Counter,
+    /// Gauge, parts per million: log buffer in use.
+    pub pressure_log_buffer_ppm: Counter,
+    /// Gauge, parts per million: chunks handed to the writer and not back, of what the ring holds.
+    pub pressure_chunks_ppm: Counter,
+    /// Gauge, parts per million: pool in use.
+    pub pressure_pool_ppm: Counter,
+    /// Gauge, nanoseconds: age of the oldest chunk that is not durable.
+    pub durable_lag_ns: Counter,
+    /// Gauge, nanoseconds: longest turn since the last look: what a request waits behind others at most.
+    pub turn_longest_ns: Counter,
+    /// Gauge, nanoseconds: how long a refused connection is left unread.
+    pub hold_ns: Counter,
+    /// Gauge: 0: takes what comes; 1: some connections are left unread; 2: requests were refused within 100 ms.
+    pub backpressure_level: Counter,
     /// From the last byte of a request to the moment its ack level was reached.
     pub ack_latency: Histogram,
 }

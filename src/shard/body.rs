@@ -124,6 +124,8 @@ pub struct Body {
     /// Records of an atomic batch.
     together: Kept,
     framing_done: bool,
+    /// Whose the events are.
+    tenant: TenantId,
     /// What became of the events so far.
     pub tally: Tally,
 }
@@ -145,15 +147,17 @@ impl Body {
             kept: Kept::default(),
             together: Kept::default(),
             framing_done: true,
+            tenant: TenantId::default(),
             tally: Tally::default(),
         }
     }
 
-    /// Begins the body of `request`.
+    /// Begins the body of `request`, whose events are `tenant`'s.
     ///
     /// # Errors
     /// 413 for an announced length over the limit, 503 if the request needs a decoder and all are in use.
-    pub fn begin(&mut self, request: &Request, ctx: &mut Context) -> Result<(), HttpError> {
+    pub fn begin(&mut self, request: &Request, tenant: TenantId, ctx: &mut Context) -> Result<(), HttpError> {
+        self.tenant = tenant;
         self.framing = BodyFraming::new(request.framing, ctx.limits.body_bytes_max)?;
         self.framing_done = false;
         self.encoding = request.encoding;
@@ -372,6 +376,7 @@ impl Body {
             error_lists: &mut ctx.error_lists,
             tally: &mut self.tally,
             together: together.then_some(&mut self.together),
+            tenant: self.tenant,
             pool: &pool,
             unix_ns,
             event_bytes: 0,
@@ -423,6 +428,7 @@ struct Sink<'a, 'p> {
     error_lists: &'a mut Shelf<ErrorList>,
     tally: &'a mut Tally,
     together: Option<&'a mut Kept>,
+    tenant: TenantId,
     pool: &'a RefCell<&'p mut Pool>,
     unix_ns: u64,
     event_bytes: u64,
@@ -458,7 +464,7 @@ impl Sink<'_, '_> {
                 together.extend_by(&mut self.pool.borrow_mut(), bytes)
             };
             let Some(record) = record else { return self.reject(Reason::Event(EventError::BatchTooLong)) };
-            write_record(record, event, TenantId::default(), may_have_line_ends);
+            write_record(record, event, self.tenant, may_have_line_ends);
         }
         // A batch that is refused already stores nothing; its other errors are still worth telling.
         self.tally.accepted += 1;
@@ -481,7 +487,7 @@ impl EventSink for Sink<'_, '_> {
         }
         let is_first = self.tally.accepted == 0;
         let event_id = &mut self.tally.event_id;
-        let placed = self.placer.place(event, scan, TenantId::default(), self.unix_ns, |valid| {
+        let placed = self.placer.place(event, scan, self.tenant, self.unix_ns, |valid| {
             if is_first {
                 event_id.take(valid.string_field("event_id"));
             }

@@ -6,6 +6,7 @@
 
 use super::arena::Block;
 use super::conversation::Conversation;
+use super::unread::Brought;
 use crate::sys::uring::{Run, Slot};
 
 /// Whether a receive is in flight.
@@ -90,6 +91,10 @@ pub(super) struct Connection {
     pub(super) leftover: Leftover,
     /// It is in the list of connections to look after at the end of the turn.
     pub(super) touched: bool,
+    /// It is left unread for a while.
+    pub(super) unread: bool,
+    /// What it has brought of late.
+    pub(super) brought: Brought,
     /// Bytes dropped while lingering.
     pub(super) lingered_bytes: usize,
     /// The talk itself.
@@ -111,6 +116,8 @@ impl Connection {
             stalled_at: (0, 0),
             leftover: Leftover::default(),
             touched: false,
+            unread: false,
+            brought: Brought::default(),
             lingered_bytes: 0,
             conversation: Conversation::new(index),
         }
@@ -124,6 +131,8 @@ impl Connection {
         assert_eq!(self.stage, Stage::Free, "a place in use is not vacant");
         self.slot = slot;
         self.stage = Stage::Open;
+        self.unread = false;
+        self.brought = Brought::default();
         self.lingered_bytes = 0;
         self.conversation.begin(self.generation);
     }

@@ -8,6 +8,7 @@ use super::ack::Waiters;
 use super::answer::{self, DATE_BYTES, Refusal};
 use super::arena::{Block, Pool};
 use super::decode::Decoder;
+use super::door::Door;
 use super::place::Placer;
 use super::request::{Encoding, RequestId};
 use crate::base::{AckLevel, Limits, ShardId};
@@ -28,13 +29,14 @@ impl Clock {
     /// A clock that starts now.
     #[must_use]
     pub fn new() -> Self {
-        let mut clock = Self {
-            start: Instant::now(),
-            elapsed: Duration::ZERO,
-            unix_ns: 0,
-            date: [b' '; DATE_BYTES],
-            date_second: u64::MAX,
-        };
+        Self::since(Instant::now())
+    }
+
+    /// A clock that counts from `start`: shards that share it agree on their nanoseconds.
+    #[must_use]
+    pub fn since(start: Instant) -> Self {
+        let mut clock =
+            Self { start, elapsed: Duration::ZERO, unix_ns: 0, date: [b' '; DATE_BYTES], date_second: u64::MAX };
         clock.read();
         clock
     }
@@ -50,19 +52,19 @@ impl Clock {
         }
     }
 
-    /// Nanoseconds since the shard's start now, read from the host.
+    /// Nanoseconds since the clock's start now, read from the host.
     #[must_use]
     pub fn precise_ns(&self) -> u64 {
         u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 
-    /// Since the shard's start.
+    /// Since the clock's start.
     #[must_use]
     pub fn elapsed(&self) -> Duration {
         self.elapsed
     }
 
-    /// Nanoseconds since the shard's start.
+    /// Nanoseconds since the clock's start.
     #[must_use]
     pub fn ns(&self) -> u64 {
         u64::try_from(self.elapsed.as_nanos()).unwrap_or(u64::MAX)
@@ -148,6 +150,8 @@ pub struct Context {
     pub waiters: Waiters,
     /// Counters of all shards, of which this shard writes its own.
     pub server: Arc<ServerMetrics>,
+    /// Who is let in.
+    pub door: Door,
     /// Reusable gzip decoders.
     pub gzip: Shelf<Decoder>,
     /// Reusable zstd decoders.

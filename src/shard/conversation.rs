@@ -13,19 +13,17 @@ use super::arena::Pool;
 use super::body::{Body, Progress};
 use super::code::{ErrorCode, HttpError};
 use super::context::{Context, Kept};
+use super::door::TurnedAway;
 use super::http::parse_head;
+use super::question::{self, Json};
+use super::refusal::{POOL_EXHAUSTED, WRITER_FAILED, count_refusal, refusal, refused, refused_batch};
 use super::replies::{Condition, GateId, Replies};
-use super::request::{Content, Encoding, Framing, Request, RequestId, Route};
-use crate::base::AckLevel;
-use crate::handoff::WriterState;
-use crate::metrics::{Readiness, WriterHealth};
+use super::request::{Framing, Request, RequestId, Route};
+use crate::admit::Credential;
+use crate::base::{AckLevel, TenantId};
 
 /// Room asked for before a request is begun: any answer but a list of errors or an echo fits.
 const ANSWER_BYTES: usize = 2048;
-/// Room for the summary or the readiness checks, within an answer.
-const JSON_BYTES_MAX: usize = 1024;
-/// What a refused client is told to wait, in seconds.
-const RETRY_AFTER_S: u32 = 1;
 /// Room an echo's answer takes besides the echo.
 const ECHO_AROUND_BYTES: usize = 1024;
 /// A body of an answered request up to this length is read and dropped to keep the connection; a longer one closes it.
@@ -63,13 +61,6 @@ pub enum Wants {
     Reader,
 }
 
-const POOL_EXHAUSTED: HttpError =
-    HttpError { code: ErrorCode::Backpressure, message: "the shard's memory pool is used up: retry later" };
-const WRITER_FAILED: HttpError = HttpError {
-    code: ErrorCode::Unavailable,
-    message: "the log's writer has failed; nothing is acknowledged any more: see the server's log",
-};
-
 const NO_SUCH_ROUTE: &str = "no such route: events go to POST /v1/events or POST /v1/events/batch";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,6 +77,14 @@ enum Phase {
     Over,
 }
 
+/// What the request being read was let in with.
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    tenant: TenantId,
+    /// Bytes of its body that were charged.
+    charged_bytes: u64,
+}
+
 /// See the module text.
 pub struct Conversation {
     place: u32,
@@ -98,6 +97,11 @@ pub struct Conversation {
     body: Body,
     body_bytes: u64,
     replies: Replies,
+    credential: Credential,
+    entry: Option<Entry>,
+    /// Requests let in and not yet answered for good; the one of `entry` is among them.
+    in_flight: u32,
+    turned_away: bool,
     waited_for: Option<(Wants, u64)>,
     requests: u64,
     sent_bytes: u64,
@@ -118,6 +122,10 @@ impl Conversation {
             body: Body::none(),
             body_bytes: 0,
             replies: Replies::default(),
+            credential: Credential::default(),
+            entry: None,
+            in_flight: 0,
+            turned_away: false,
             waited_for: None,
             requests: 0,
             sent_bytes: 0,
@@ -130,11 +138,15 @@ impl Conversation {
         self.phase = Phase::Head;
         self.scanned = 0;
         self.waited_for = None;
+        self.turned_away = false;
     }
 
     /// Ends the talk and gives back all it holds. No send may be in flight.
     pub fn end(&mut self, ctx: &mut Context) {
         self.phase = Phase::Over;
+        self.credential.forget();
+        self.settle(ctx);
+        self.finish_requests(self.in_flight, ctx);
         self.head.clear(&mut ctx.pool);
         self.body.release(ctx);
         self.replies.clear(&mut ctx.pool);
@@ -190,9 +202,16 @@ impl Conversation {
         };
         match parsed {
             Ok(Some((request, head_bytes))) => {
+                let head = if kept == 0 { input } else { self.head.bytes() };
+                // Others are answered whoever asks.
+                let tenant = if request.route.stores_or_echoes() {
+                    ctx.door.identify(request.key.map(|key| key.of(head)), &mut self.credential)
+                } else {
+                    Ok(0)
+                };
                 self.head.clear(&mut ctx.pool);
                 self.scanned = 0;
-                (head_bytes - kept, self.begin_request(&request, ctx))
+                (head_bytes - kept, self.begin_request(&request, head_bytes as u64, tenant, ctx))
             }
             Ok(None) => {
                 if kept == 0 && !self.head.extend(&mut ctx.pool, input) {
@@ -204,20 +223,40 @@ impl Conversation {
         }
     }
 
-    fn begin_request(&mut self, request: &Request, ctx: &mut Context) -> Option<Next> {
+    fn begin_request(
+        &mut self,
+        request: &Request,
+        head_bytes: u64,
+        tenant: Result<u32, TurnedAway>,
+        ctx: &mut Context,
+    ) -> Option<Next> {
         ctx.metrics().requests.add(1);
+        ctx.door.count_request();
         self.requests += 1;
         self.request = Some(*request);
         self.request_id = request.request_id.unwrap_or_else(|| ctx.make_request_id());
         self.body_bytes = 0;
-        if let Some(refusal) = refusal(request, ctx) {
-            return self.answer_early(&refusal, ctx);
-        }
-        if !matches!(request.route, Route::Events | Route::EventsBatch | Route::Echo) {
+        if !request.route.stores_or_echoes() {
             return self.answer_question(request.route, ctx);
         }
-        if let Err(error) = self.body.begin(request, ctx) {
-            return self.answer_early(&error, ctx);
+        let slot = match tenant {
+            Ok(slot) => slot,
+            Err(away) => return self.turn_away(away, head_bytes, ctx),
+        };
+        // Before admission: what cannot be served anyway must not use up what others could have had.
+        if let Some(refusal) = refusal(request, ctx) {
+            return self.answer_early(&refused(refusal.code, refusal.message), ctx);
+        }
+        let tenant = ctx.door.tenant_id(slot);
+        match ctx.door.enter(ctx.clock.ns(), request, slot) {
+            Ok(charged_bytes) => self.entry = Some(Entry { tenant, charged_bytes }),
+            Err(away) => return self.turn_away(away, head_bytes, ctx),
+        }
+        self.in_flight += 1;
+        if let Err(error) = self.body.begin(request, tenant, ctx) {
+            self.entry = None;
+            self.finish_requests(1, ctx);
+            return self.answer_early(&refused(error.code, error.message), ctx);
         }
         if request.expect_continue {
             let room = self.replies.room(&mut ctx.pool, ANSWER_BYTES).expect("asked for before the head was read");
@@ -241,6 +280,15 @@ impl Conversation {
             Err(error) => return (input.len(), self.fail(&error, ctx)),
         };
         self.body_bytes += consumed as u64;
+        if let Some(entry) = &mut self.entry {
+            if self.body_bytes > entry.charged_bytes {
+                let more = self.body_bytes - entry.charged_bytes;
+                ctx.door.charge(ctx.clock.ns(), entry.tenant, more);
+                entry.charged_bytes = self.body_bytes;
+            }
+        } else if self.phase == Phase::Skip {
+            ctx.door.count_refused(0, consumed as u64);
+        }
         let next = match progress {
             Progress::More => Some(Next::Read),
             Progress::NoRoom => Some(Next::WaitForRoom),
@@ -289,6 +337,10 @@ impl Conversation {
             (answer::accepted(room, &frame, &answer), condition)
         };
         let bytes = bytes.expect("room for the longest answer was asked for");
+        let begun = self.settle(ctx);
+        if condition.is_none() {
+            self.finish_requests(begun.into(), ctx);
+        }
         self.body.release(ctx);
         self.finish_answer(bytes, condition, close, ctx)
     }
@@ -318,6 +370,8 @@ impl Conversation {
             }
         };
         let bytes = bytes.expect("room for the echo was asked for");
+        let begun = self.settle(ctx);
+        self.finish_requests(begun.into(), ctx);
         self.body.release(ctx);
         self.finish_answer(bytes, None, close, ctx)
     }
@@ -332,7 +386,7 @@ impl Conversation {
         let bytes = match route {
             Route::Health => answer::health(room, &frame),
             Route::Ready => {
-                let readiness = readiness(ctx);
+                let readiness = question::readiness(ctx);
                 readiness.write_json(&mut json).expect("the checks fit");
                 answer::ready(room, &frame, readiness.is_ready(), json.bytes())
             }
@@ -358,21 +412,29 @@ impl Conversation {
     }
 
     /// Refuses a request from its head; its body is read and dropped if that is cheap.
-    fn answer_early(&mut self, error: &HttpError, ctx: &mut Context) -> Option<Next> {
+    fn answer_early(&mut self, answer: &Refused<'_>, ctx: &mut Context) -> Option<Next> {
         let request = self.request.expect("a head was read");
         let close = closes(&request, ctx) || !skippable(&request);
         let room = self.replies.room(&mut ctx.pool, ANSWER_BYTES).expect("asked for before the head was read");
         let frame = frame(&request, &self.request_id, ctx, close);
-        let bytes = answer::refused(room, &frame, &refused(error.code, error.message));
-        count_refusal(error.code, ctx);
+        let bytes = answer::refused(room, &frame, answer);
+        count_refusal(answer.code, ctx);
         self.finish_early(bytes.expect("an error is short"), close, &request, ctx)
+    }
+
+    /// Refuses a request that is not let in.
+    fn turn_away(&mut self, away: TurnedAway, head_bytes: u64, ctx: &mut Context) -> Option<Next> {
+        away.count(ctx.metrics());
+        ctx.door.count_refused(1, head_bytes);
+        self.turned_away = true;
+        self.answer_early(&away.answer(), ctx)
     }
 
     fn finish_early(&mut self, bytes: usize, close: bool, request: &Request, ctx: &mut Context) -> Option<Next> {
         let next = self.finish_answer(bytes, None, close, ctx);
         if self.phase == Phase::Head && request.framing != Framing::None {
             let skipped = Request { route: Route::NotFound, ..*request };
-            self.body.begin(&skipped, ctx).expect("only lengths within the limit are skipped");
+            self.body.begin(&skipped, TenantId::default(), ctx).expect("only lengths within the limit are skipped");
             self.phase = Phase::Skip;
         }
         next
@@ -380,6 +442,8 @@ impl Conversation {
 
     /// Says that the stream cannot be followed, and ends the talk.
     fn fail(&mut self, error: &HttpError, ctx: &mut Context) -> Option<Next> {
+        let begun = u32::from(self.settle(ctx));
+        self.finish_requests(begun, ctx);
         self.body.release(ctx);
         self.head.clear(&mut ctx.pool);
         self.phase = Phase::Over;
@@ -421,6 +485,21 @@ impl Conversation {
         close.then_some(Next::Close)
     }
 
+    // --- requests in flight -----------------------------------------------------------------------------------------
+
+    /// Books what the request being read has brought so far: it brings no more. Whether one was being read.
+    fn settle(&mut self, ctx: &mut Context) -> bool {
+        let Some(entry) = self.entry.take() else { return false };
+        let tally = &self.body.tally;
+        ctx.door.book(entry.tenant, u64::from(tally.accepted) + u64::from(tally.rejected), self.body_bytes);
+        true
+    }
+
+    fn finish_requests(&mut self, requests: u32, ctx: &mut Context) {
+        self.in_flight -= requests;
+        ctx.door.admission.finished(requests);
+    }
+
     // --- what the event loop asks and tells -------------------------------------------------------------------------
 
     /// The answers, to be sent.
@@ -435,9 +514,15 @@ impl Conversation {
         self.sent_bytes += bytes as u64;
     }
 
-    /// Opens a gate of the answers; whether more can be sent now.
-    pub fn open_gate(&mut self, gate: GateId) -> bool {
+    /// Opens a gate of the answers, which ends the requests that wait at it; whether more can be sent now.
+    pub fn open_gate(&mut self, gate: GateId, ctx: &mut Context) -> bool {
+        self.finish_requests(self.replies.requests_at(gate), ctx);
         self.replies.open(gate)
+    }
+
+    /// Whether a request was turned away since the last call.
+    pub fn take_turned_away(&mut self) -> bool {
+        std::mem::take(&mut self.turned_away)
     }
 
     /// The last answer has been written: what still arrives is of no interest.
@@ -492,6 +577,8 @@ impl Conversation {
     pub fn writer_failed(&mut self, ctx: &mut Context) {
         let owed = self.replies.is_waiting() || matches!(self.phase, Phase::Body | Phase::Answer);
         self.replies.drop_waiting();
+        let begun = u32::from(self.entry.is_some());
+        self.finish_requests(self.in_flight - begun, ctx);
         if owed {
             self.fail(&WRITER_FAILED, ctx);
         }
@@ -505,58 +592,6 @@ impl Conversation {
         };
         self.fail(&error, ctx);
     }
-}
-
-/// Why a request is refused before its body is looked at; `None` if it is not.
-fn refusal(request: &Request, ctx: &Context) -> Option<HttpError> {
-    let has_body = matches!(request.route, Route::Events | Route::EventsBatch | Route::Echo);
-    let stores = has_body && request.route != Route::Echo;
-    if !has_body {
-        return None;
-    }
-    if request.content == Content::Unsupported {
-        return Some(HttpError {
-            code: ErrorCode::UnsupportedMediaType,
-            message: "Content-Type must be application/json or application/x-ndjson",
-        });
-    }
-    if request.encoding == Encoding::Unsupported {
-        return Some(HttpError {
-            code: ErrorCode::UnsupportedMediaType,
-            message: "Content-Encoding must be gzip, zstd or absent",
-        });
-    }
-    if ctx.draining {
-        return Some(HttpError { code: ErrorCode::Draining, message: "the server is shutting down: retry elsewhere" });
-    }
-    match ctx.writer_state() {
-        _ if !stores => None,
-        WriterState::Running => None,
-        WriterState::Starting => {
-            Some(HttpError { code: ErrorCode::Unavailable, message: "the log is not open yet: retry shortly" })
-        }
-        WriterState::Full => Some(HttpError {
-            code: ErrorCode::InsufficientStorage,
-            message: "the disk reserve is reached: free space or lower retention, then retry",
-        }),
-        WriterState::Poisoned | WriterState::Stopped => Some(WRITER_FAILED),
-    }
-}
-
-/// The server's readiness, with what this shard knows of the moment.
-fn readiness(ctx: &Context) -> Readiness {
-    let log = ctx.placer.log();
-    let health = match ctx.writer_state() {
-        WriterState::Starting => WriterHealth::Starting,
-        WriterState::Running => WriterHealth::Running,
-        WriterState::Full => WriterHealth::Full,
-        WriterState::Stopped => WriterHealth::Stopped,
-        WriterState::Poisoned => WriterHealth::Poisoned,
-    };
-    let mut readiness = ctx.server.readiness(ctx.draining, health);
-    readiness.queue_utilization =
-        readiness.queue_utilization.max(log.used_bytes() as f64 / log.capacity_bytes() as f64);
-    readiness
 }
 
 /// Whether the body of an answered request is short enough to be read for the sake of the connection.
@@ -580,67 +615,5 @@ fn frame<'a>(request: &Request, request_id: &'a RequestId, ctx: &'a Context, clo
         unix_ms: ctx.clock.unix_ms(),
         persistence: if close { Persistence::Closed } else { Persistence::of(request) },
         is_head: request.is_head,
-    }
-}
-
-fn refused(code: ErrorCode, message: &str) -> Refused<'_> {
-    let extra = if matches!(code.status(), 503 | 507) { Extra::RetryAfter(RETRY_AFTER_S) } else { Extra::None };
-    Refused { code, message, refusals: Refusals::default(), extra }
-}
-
-/// The refusal of a body none of whose events is stored; `None` if some are.
-fn refused_batch<'a>(request: &Request, refusals: Refusals<'a>, accepted: u32) -> Option<Refused<'a>> {
-    if refusals.total == 0 {
-        let empty = refused(ErrorCode::EmptyBatch, "the body holds no event: send at least one");
-        return (accepted == 0).then_some(empty);
-    }
-    if accepted > 0 && !request.atomic {
-        return None;
-    }
-    // A batch that is too long is refused for that, whatever else is wrong with it.
-    let too_long = refusals.first.iter().any(|refusal| refusal.reason.code() == ErrorCode::PayloadTooLarge);
-    let all_too_long = refusals.first.iter().all(|refusal| refusal.reason.code() == ErrorCode::PayloadTooLarge);
-    let answer = if (request.atomic && too_long) || all_too_long {
-        refused(ErrorCode::PayloadTooLarge, "an event or the atomic batch is over its limit: see data.errors")
-    } else if request.atomic && accepted > 0 {
-        refused(ErrorCode::InvalidJson, "the atomic batch holds invalid events, so none was stored: see data.errors")
-    } else {
-        refused(ErrorCode::InvalidJson, "nothing in the body is a valid event: see data.errors")
-    };
-    Some(Refused { refusals, ..answer })
-}
-
-/// A short JSON body on the stack.
-struct Json {
-    bytes: [u8; JSON_BYTES_MAX],
-    len: usize,
-}
-
-impl Default for Json {
-    fn default() -> Self {
-        Self { bytes: [0; JSON_BYTES_MAX], len: 0 }
-    }
-}
-
-impl Json {
-    fn bytes(&self) -> &[u8] {
-        &self.bytes[..self.len]
-    }
-}
-
-impl std::fmt::Write for Json {
-    fn write_str(&mut self, text: &str) -> std::fmt::Result {
-        let room = self.bytes.get_mut(self.len..self.len + text.len()).ok_or(std::fmt::Error)?;
-        room.copy_from_slice(text.as_bytes());
-        self.len += text.len();
-        Ok(())
-    }
-}
-
-fn count_refusal(code: ErrorCode, ctx: &Context) {
-    let metrics = ctx.metrics();
-    match code.status() {
-        429 | 503 | 507 => metrics.requests_rejected.add(1),
-        _ => metrics.requests_error.add(1),
     }
 }

@@ -5,12 +5,13 @@
 //! LF and in nothing else, a body has one length, given once, and `Host` is there once. Whatever breaks a rule is 400 and
 //! the end of the connection.
 //!
-//! What is absent: bodies ([`super::framing`]), credentials, any state but the caller's `scanned`.
+//! What is absent: bodies ([`super::framing`]), whose a key is ([`super::door`]), any state but the caller's `scanned`.
 
 use std::mem::MaybeUninit;
 
 use super::code::{ErrorCode, HttpError};
-use super::request::{Content, Encoding, Framing, Request, RequestId, Route};
+use super::request::{Content, Encoding, Framing, KeyPlace, Request, RequestId, Route};
+use crate::admit::Priority;
 use crate::base::{AckLevel, HEADERS_MAX, Limits};
 
 /// Empty lines skipped before a request line. RFC 9112 §2.2 asks for one; some old clients send more after a body.
@@ -42,7 +43,10 @@ pub fn parse_head(input: &[u8], scanned: &mut usize, limits: &Limits) -> Result<
         return Ok(None);
     };
     *scanned = 0;
-    let request = parse_complete(&head[..end])?;
+    let mut request = parse_complete(&head[..end])?;
+    if let Some(key) = &mut request.key {
+        key.start += start as u32;
+    }
     Ok(Some((request, start + end)))
 }
 
@@ -111,6 +115,11 @@ fn parse_complete(head: &[u8]) -> Result<Request, HttpError> {
         encoding: fields.encoding.unwrap_or(Encoding::Identity),
         ack: fields.ack,
         atomic,
+        key: fields.key.map(|key| KeyPlace {
+            start: (key.as_ptr().addr() - head.as_ptr().addr()) as u32,
+            bytes: key.len() as u32,
+        }),
+        priority: fields.priority.unwrap_or_default(),
         request_id: fields.request_id,
     })
 }
@@ -127,7 +136,7 @@ fn refused_by_httparse(error: httparse::Error) -> HttpError {
 
 /// The headers that matter, as they are met.
 #[derive(Default)]
-struct Fields {
+struct Fields<'a> {
     hosts: u32,
     length: Option<u64>,
     chunked: bool,
@@ -138,12 +147,14 @@ struct Fields {
     encoding: Option<Encoding>,
     ack: Option<AckLevel>,
     request_id: Option<RequestId>,
+    key: Option<&'a [u8]>,
+    priority: Option<Priority>,
 }
 
-impl Fields {
+impl<'a> Fields<'a> {
     /// The name's length decides first: most headers are none of these and cost one jump.
     #[inline]
-    fn take(&mut self, name: &[u8], value: &[u8]) -> Result<(), HttpError> {
+    fn take(&mut self, name: &[u8], value: &'a [u8]) -> Result<(), HttpError> {
         let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
         match name.len() {
             4 if is("host") => {
@@ -163,6 +174,12 @@ impl Fields {
                 }
                 self.expect_continue = true;
             }
+            9 if is("x-api-key") => once(&mut self.key, value, TWO_KEYS)?,
+            10 if is("x-priority") => {
+                let priority = Priority::from_name(value)
+                    .ok_or(HttpError::bad_request("X-Priority must be low, normal or high"))?;
+                once(&mut self.priority, priority, "X-Priority was given twice")?;
+            }
             10 if is("connection") => {
                 for option in list(value) {
                     self.close |= option.eq_ignore_ascii_case(b"close");
@@ -173,6 +190,12 @@ impl Fields {
                 once(&mut self.content, content(value), "Content-Type was given twice")?;
             }
             12 if is("x-request-id") => self.request_id = RequestId::from_client(value),
+            // Another scheme is somebody else's: a proxy's, say. Where a key is needed, it is none.
+            13 if is("authorization") => {
+                if let Some(key) = bearer(value) {
+                    once(&mut self.key, key, TWO_KEYS)?;
+                }
+            }
             14 if is("content-length") => {
                 let bytes = content_length(value)?;
                 // Twice the same is allowed to be folded into one (RFC 9110 §8.6), and is refused: no client needs it.
@@ -209,6 +232,15 @@ impl Fields {
 
 fn once<T>(field: &mut Option<T>, value: T, twice: &'static str) -> Result<(), HttpError> {
     if field.replace(value).is_some() { Err(HttpError::bad_request(twice)) } else { Ok(()) }
+}
+
+const TWO_KEYS: &str = "give one API key, by Authorization or by X-API-Key";
+
+/// The token of `Bearer token` (RFC 6750 §2.1); `None` of any other scheme.
+fn bearer(value: &[u8]) -> Option<&[u8]> {
+    const SCHEME: &[u8] = b"bearer ";
+    let (scheme, token) = value.split_at_checked(SCHEME.len())?;
+    scheme.eq_ignore_ascii_case(SCHEME).then(|| token.trim_ascii())
 }
 
 /// The bytes of `host [":" port]`: RFC 3986 §3.2.2, IPv6 brackets included.

@@ -34,6 +34,8 @@ const PLAIN: Request = Request {
     encoding: Encoding::Identity,
     ack: None,
     atomic: false,
+    key: None,
+    priority: Priority::Normal,
     request_id: None,
 };
 

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! turn ─ connection ─ conversation ─┬─ http, request        head → what is asked
+//!                                   ├─ door                  who is let in: key, limits, admission
 //!                                   ├─ body ─ framing        where the body lies
 //!                                   │        ─ decode        gzip, zstd
 //!                                   │        ─ split         event boundaries
@@ -23,10 +24,13 @@ pub mod context;
 pub mod conversation;
 mod deadlines;
 pub mod decode;
+pub mod door;
 pub mod framing;
 pub mod http;
 mod peers;
 pub mod place;
+mod question;
+mod refusal;
 pub mod replies;
 pub mod request;
 mod response;
@@ -36,22 +40,25 @@ mod sink;
 mod skeleton;
 pub mod split;
 mod turn;
+mod unread;
 
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ack::Waiters;
 use arena::Pool;
 use company::Company;
 use context::{Clock, Context, Shelf};
+use door::Door;
 pub use peers::Peers;
 use place::Placer;
 pub use turn::Idle;
 use turn::{Parts, Turn, slots_of};
 
+use crate::admit::{Admission, Config as AdmissionConfig, TenantTable, Uses};
 use crate::base::{AckLevel, CHUNK_BYTES_MAX, Limits, Seq, ShardId, WriterId};
 use crate::handoff::{Bell, LogBuffer, ShardPort};
 use crate::metrics::ServerMetrics;
@@ -103,6 +110,16 @@ pub struct Setup {
     pub drain_timeout: Duration,
     /// Random, different for each start and shard: made request ids begin with it.
     pub request_origin: u64,
+    /// When the clock began that all shards count by.
+    pub clock_start: Instant,
+    /// What admission holds.
+    pub admission: AdmissionConfig,
+    /// The tenants at the start.
+    pub tenants: Arc<TenantTable>,
+    /// Later ones.
+    pub tenant_news: rtrb::Consumer<Arc<TenantTable>>,
+    /// What all shards let tenants use.
+    pub uses: Arc<Uses>,
 }
 
 /// Runs a shard on the calling thread until it has drained. `ready` is called once it can take connections, with whether
@@ -125,9 +142,16 @@ pub fn run(setup: Setup, ready: impl FnOnce(bool)) -> io::Result<()> {
         pool: Pool::new(pool_region),
         turn: bumpalo::Bump::new(),
         ack_default: setup.ack_default,
-        clock: Clock::new(),
+        clock: Clock::since(setup.clock_start),
         waiters: Waiters::new(setup.limits.connections_per_shard_max as usize),
         server: setup.metrics,
+        door: Door::new(door::Parts {
+            admission: Admission::new(setup.admission),
+            tenants: setup.tenants,
+            news: setup.tenant_news,
+            uses: setup.uses,
+            shard: usize::from(setup.shard.0),
+        }),
         gzip: Shelf::new(setup.limits.decoders_per_shard_max),
         zstd: Shelf::new(setup.limits.decoders_per_shard_max),
         error_lists: Shelf::new(setup.limits.connections_per_shard_max as usize),

@@ -37,6 +37,8 @@ struct Gate {
     end: u64,
     condition: Condition,
     open: bool,
+    /// Requests that wait at it, for its condition and not only for their turn.
+    requests: u32,
 }
 
 #[derive(Debug)]
@@ -119,13 +121,15 @@ impl Replies {
                     let gate = self.gate_mut(last);
                     if gate.condition == condition && !gate.open {
                         gate.end += bytes as u64;
+                        gate.requests += 1;
                         return None;
                     }
                 }
                 assert!(waiting < GATES_MAX, "room refuses before the gates run out");
                 let id = self.next_gate;
                 self.next_gate = id.wrapping_add(1);
-                self.gates[id as usize % GATES_MAX] = Some(Gate { end: self.written, condition, open: false });
+                self.gates[id as usize % GATES_MAX] =
+                    Some(Gate { end: self.written, condition, open: false, requests: 1 });
                 Some(GateId(id))
             }
             None if waiting > 0 => {
@@ -138,6 +142,14 @@ impl Replies {
                 None
             }
         }
+    }
+
+    /// Requests that wait at a gate; 0 if it is open or forgotten.
+    #[must_use]
+    pub fn requests_at(&self, id: GateId) -> u32 {
+        let is_known = id.0.wrapping_sub(self.first_gate) < self.next_gate.wrapping_sub(self.first_gate);
+        let gate = self.gates[id.0 as usize % GATES_MAX].filter(|gate| is_known && !gate.open);
+        gate.map_or(0, |gate| gate.requests)
     }
 
     /// Opens a gate: its condition holds. True if more bytes may be sent now.
@@ -273,10 +285,13 @@ mod tests {
         let gate = put(&mut replies, &mut pool, b"1", durable(5)).unwrap();
         assert_eq!(put(&mut replies, &mut pool, b"2", durable(5)), None);
         let later = put(&mut replies, &mut pool, b"3", durable(6)).unwrap();
+        put(&mut replies, &mut pool, b"4", None);
+        assert_eq!((replies.requests_at(gate), replies.requests_at(later)), (2, 1));
         replies.open(gate);
+        assert_eq!((replies.requests_at(gate), replies.requests_at(later)), (0, 1));
         assert_eq!(sendable(&replies), b"12");
         replies.open(later);
-        assert_eq!(sendable(&replies), b"123");
+        assert_eq!(sendable(&replies), b"1234");
     }
 
     #[test]

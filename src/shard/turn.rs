@@ -24,7 +24,10 @@ use super::company::Company;
 use super::connection::{Connection, HeldRuns, Stage, Stall};
 use super::context::Context;
 use super::deadlines::{Deadlines, TICK};
+use super::door::{self, TurnTimes};
 use super::peers::Peers;
+use super::unread::Unread;
+use crate::admit::Facts;
 use crate::base::{AckLevel, KIB, ShardId};
 use crate::handoff::{Bell, WriterState};
 use crate::sys::uring::{Completion, ProvidedBuffers, Ring, Run, Wait};
@@ -144,6 +147,8 @@ pub(super) struct Turn {
     /// Connections that wait for room in the log buffer, and those that wait for provided buffers; (place, generation).
     no_room: VecDeque<(u32, u32)>,
     parked: VecDeque<(u32, u32)>,
+    /// Connections that are left unread, until when.
+    unread: Unread,
     /// Connections this shard has now.
     open: u32,
     drain_deadline: Option<Duration>,
@@ -176,6 +181,7 @@ impl Turn {
             touched: Vec::with_capacity(slots),
             no_room: VecDeque::with_capacity(slots),
             parked: VecDeque::with_capacity(slots),
+            unread: Unread::new(slots),
             open: 0,
             drain_deadline: None,
             poisoned: false,
@@ -219,10 +225,8 @@ impl Turn {
             let turned_ns = self.ctx.clock.precise_ns();
             let blocked = self.wait(worked, turned_ns)?;
             let now_ns = self.ctx.clock.precise_ns();
-            // Entering the kernel without waiting is work: that is where sockets are read. Blocking is not, nor is a
-            // turn that found nothing.
-            let busy_until_ns = if blocked { turned_ns } else { now_ns };
-            self.count_turn(if worked { busy_until_ns - from_ns } else { 0 }, now_ns);
+            let times = TurnTimes { turn_ns: turned_ns - from_ns, enter_ns: now_ns - turned_ns, worked, blocked };
+            self.count_turn(&times, now_ns);
             from_ns = now_ns;
         }
     }
@@ -230,11 +234,13 @@ impl Turn {
     /// One turn; whether there was anything to do.
     fn turn(&mut self) -> io::Result<bool> {
         self.ctx.clock.read();
+        self.ctx.door.hear_news();
         let mut worked = self.receive()?;
         worked |= self.take_settled()?;
         self.acknowledge();
         self.offer_to_writer();
         self.enforce_deadlines()?;
+        self.read_again();
         self.watch_for_stop()?;
         self.look_after_touched()?;
         self.unpark()?;
@@ -348,7 +354,9 @@ impl Turn {
             while let Some(waiter) = self.ctx.waiters.pop(level, reached) {
                 self.ctx.metrics().ack_latency.record(now_ns.saturating_sub(waiter.since_ns));
                 let connection = &mut self.connections[waiter.connection as usize];
-                if connection.generation == waiter.generation && connection.conversation.open_gate(waiter.gate) {
+                if connection.generation == waiter.generation
+                    && connection.conversation.open_gate(waiter.gate, &mut self.ctx)
+                {
                     self.touch(waiter.connection);
                 }
             }
@@ -443,15 +451,17 @@ impl Turn {
             return self.ring.enter(Wait::Poll).map(|()| false);
         }
         let timed = self.deadlines.any() || self.drain_deadline.is_some() || self.accept_retry;
-        let result = self.ring.enter(if let Some(hold) = self.hold {
-            Wait::For(hold)
+        let wait = if let Some(hold) = self.hold {
+            Some(hold)
         } else if self.filling_since.is_some() {
-            Wait::For(UNWAITED_MAX)
-        } else if timed {
-            Wait::For(TICK)
+            Some(UNWAITED_MAX)
         } else {
-            Wait::Forever
-        });
+            // A shard that has nothing to do still shows how its figures fall.
+            (timed || !self.ctx.door.admission.is_quiet()).then_some(TICK)
+        };
+        let again = self.unread.next_ns().map(|at_ns| Duration::from_nanos(at_ns.saturating_sub(now_ns)));
+        let wait = wait.into_iter().chain(again).min();
+        let result = self.ring.enter(wait.map_or(Wait::Forever, Wait::For));
         self.bell.disarm();
         result.map(|()| true)
     }
@@ -465,17 +475,34 @@ impl Turn {
             || (!self.poisoned && self.ctx.writer_state() == WriterState::Poisoned)
     }
 
-    fn count_turn(&mut self, busy_ns: u64, now_ns: u64) {
+    fn count_turn(&mut self, times: &TurnTimes, now_ns: u64) {
         let (enters, open) = (self.ring.enters(), self.open);
+        let Context { door, placer, pool, .. } = &mut self.ctx;
+        let turned = door.turned(now_ns, times, |marks| {
+            let (log, port) = (placer.log(), placer.port());
+            let open = (log.open_events() > 0).then(|| placer.open_seq());
+            let rest = Facts {
+                log_buffer: (log.used_bytes() as u64, log.capacity_bytes() as u64),
+                pool: (pool.used_bytes() as u64, pool.region().bytes() as u64),
+                chunks: (port.outstanding() as u64, port.capacity() as u64),
+                lag_ns: 0,
+            };
+            door::facts(marks, now_ns, open, port.durable_seq(), rest)
+        });
+        if turned.ticked {
+            self.ctx.door.publish(now_ns, &self.ctx.server.shards[usize::from(self.ctx.shard.0)]);
+        }
         let metrics = self.ctx.metrics();
         metrics.turns.add(1);
-        metrics.busy_ns.add(busy_ns);
+        metrics.busy_ns.add(turned.busy_ns);
+        metrics.refusing_ns.add(turned.refusing_ns);
         metrics.wall_ns.set(now_ns);
         metrics.enters.set(enters);
         metrics.connections_open.set(open.into());
         metrics.chunks_sealed.set(self.ctx.placer.chunks_sealed());
         metrics.log_buffer_bytes_used.set(self.ctx.placer.log().used_bytes() as u64);
         metrics.requests_waiting.set(self.ctx.waiters.len() as u64);
+        metrics.requests_in_flight.set(self.ctx.door.admission.in_flight().into());
     }
 }
 

@@ -64,9 +64,17 @@ impl Turn {
             // Nothing more can come, and nothing is owed: a request cut short has no answer that anybody waits for.
             return self.shut(index);
         }
+        if connection.conversation.take_turned_away() {
+            let hold_ns = self.ctx.door.admission.hold_ns();
+            if hold_ns > 0 {
+                self.leave_unread(index, hold_ns)?;
+            }
+        }
+        let connection = &mut self.connections[index as usize];
         if connection.stage == Stage::Open
             && connection.receive == Receive::Off
             && connection.stall == Stall::None
+            && !connection.unread
             && !connection.conversation.is_over()
         {
             self.arm_receive(index)?;

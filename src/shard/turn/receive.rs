@@ -8,6 +8,7 @@ use super::{COPIED_BYTES_MAX, COPIED_QUARTERS, DRAIN_GRACE, GROUP, LINGER_BYTES_
 use crate::base::ShardId;
 use crate::shard::connection::{Connection, Receive, Stage, Stall};
 use crate::shard::conversation::Next;
+use crate::shard::unread::HEAVY_HOLD_NS;
 use crate::sys::uring::{Completion, Run, Slot};
 
 impl Turn {
@@ -91,6 +92,11 @@ impl Turn {
             let mut runs = std::mem::take(&mut self.runs);
             self.buffers.take(first, bytes, &mut runs);
             self.ctx.metrics().received_bytes.add(bytes as u64);
+            self.ctx.door.count_received(bytes as u64);
+            let is_heavy = self.unread.brought(self.ctx.clock.ns(), &mut connection.brought, bytes as u64);
+            if is_heavy && self.ctx.door.admission.holds_heaviest() {
+                self.leave_unread(index, HEAVY_HOLD_NS)?;
+            }
             for run in runs.drain(..) {
                 self.take_run(index, run)?;
             }
@@ -120,6 +126,8 @@ impl Turn {
         let connection = &mut self.connections[index as usize];
         if run.bytes() == 0 || !matches!(connection.stage, Stage::Open) {
             connection.lingered_bytes += run.bytes();
+            // Most often the body of a request that was refused.
+            self.ctx.door.count_refused(0, run.bytes() as u64);
             self.buffers.give_back(run);
             return Ok(());
         }
@@ -161,6 +169,26 @@ impl Turn {
             self.no_room.push_back((index, connection.generation));
         }
         self.end_receive(index)
+    }
+
+    /// Leaves a connection unread for a while, so that TCP makes its peer wait.
+    pub(super) fn leave_unread(&mut self, index: u32, for_ns: u64) -> io::Result<()> {
+        let connection = &mut self.connections[index as usize];
+        if std::mem::replace(&mut connection.unread, true) {
+            return Ok(());
+        }
+        self.ctx.metrics().connections_held.add(1);
+        self.unread.put(self.ctx.clock.ns() + for_ns, index);
+        self.end_receive(index)
+    }
+
+    /// Goes on with those whose time has come.
+    pub(super) fn read_again(&mut self) {
+        let now_ns = self.ctx.clock.ns();
+        while let Some(index) = self.unread.pop_due(now_ns) {
+            self.connections[index as usize].unread = false;
+            self.touch(index);
+        }
     }
 
     pub(super) fn end_receive(&mut self, index: u32) -> io::Result<()> {

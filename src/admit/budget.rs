@@ -1,0 +1,113 @@
+//! The work a shard may still take on: a bucket that fills at the controller's rate. Shard thread; pure.
+//!
+//! How full it is decides who gets in. A request is admitted while the level is above a floor and paid for as it is
+//! taken on, so a long body may leave a debt that later requests wait for: it is the average that counts. Priorities are
+//! floors: what is low needs half a bucket, what is high may go into debt. So low is shed first, without anybody counting
+//! how much of each there is.
+
+use super::PPM;
+
+/// Ticks of work the full bucket holds: what may come at once beyond the rate. More would let a burst overshoot the
+/// target for longer than its fast mean looks back; less would refuse what one turn of a busy loop brings.
+pub const BURST_TICKS: u64 = 25;
+
+/// The fastest rate told apart from a faster one, so that 64 bits are enough for every product: 100 TB of bodies per second.
+const RATE_MAX: u64 = i64::MAX as u64 / PPM / BURST_TICKS / 3;
+
+/// See the module text. The level is in units of work; the same below 0.
+#[derive(Clone, Debug, Default)]
+pub struct Budget {
+    level: i64,
+    burst: i64,
+    /// What the last refill left over, in units times nanoseconds per tick: at low rates it is all there is.
+    carry: u64,
+}
+
+impl Budget {
+    /// Adds what `elapsed_ns` at `rate` per tick bring.
+    pub fn refill(&mut self, rate: u64, elapsed_ns: u64) {
+        let rate = rate.min(RATE_MAX);
+        let burst = ((rate * BURST_TICKS) as i64).max(1);
+        if self.burst == 0 {
+            // The first rate ever: what was before nobody counted.
+            self.level = burst;
+        } else if burst != self.burst {
+            // Keep how full it is, not how much: the rate says what a unit is worth.
+            self.level = (i128::from(self.level) * i128::from(burst) / i128::from(self.burst)) as i64;
+        }
+        self.burst = burst;
+        // Of longer times the bucket is full, whatever was owed: the debt is one bucket at most.
+        let elapsed_ns = elapsed_ns.min(2 * BURST_TICKS * super::TICK_NS);
+        if elapsed_ns > 0 {
+            let more = rate * elapsed_ns + self.carry;
+            self.carry = more % super::TICK_NS;
+            self.level = (self.level + (more / super::TICK_NS) as i64).min(burst);
+        }
+    }
+
+    /// Takes `work` out. The debt ends at one bucket: beyond it the controller's integral remembers.
+    pub fn charge(&mut self, work: u64) {
+        let work = i64::try_from(work).unwrap_or(i64::MAX);
+        self.level = self.level.saturating_sub(work).max(-self.burst);
+    }
+
+    /// How full it is: from -[`PPM`], a full bucket of debt, to [`PPM`].
+    #[must_use]
+    pub fn fill(&self) -> i64 {
+        if self.burst == 0 {
+            return PPM as i64;
+        }
+        self.level * PPM as i64 / self.burst
+    }
+
+    /// Time until the debt is paid, at `rate` per tick, in nanoseconds.
+    #[must_use]
+    pub fn paid_in_ns(&self, rate: u64) -> u64 {
+        let debt = u128::from(self.level.min(0).unsigned_abs());
+        u64::try_from(debt * u128::from(super::TICK_NS) / u128::from(rate.max(1))).unwrap_or(u64::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admit::TICK_NS;
+
+    #[test]
+    fn it_fills_at_the_rate_up_to_the_burst_and_debts_are_paid() {
+        let mut budget = Budget::default();
+        assert_eq!(budget.fill(), PPM as i64, "without a rate there is no bound");
+        budget.refill(100, 0);
+        budget.charge(100 * BURST_TICKS);
+        assert_eq!((budget.fill(), budget.paid_in_ns(100)), (0, 0));
+        budget.charge(1000);
+        assert_eq!(budget.fill(), -400_000);
+        assert_eq!(budget.paid_in_ns(100), 10 * TICK_NS);
+        budget.refill(100, 15 * TICK_NS);
+        assert_eq!(budget.fill(), 200_000);
+        budget.refill(100, u64::MAX);
+        assert_eq!(budget.fill(), PPM as i64);
+        budget.charge(u64::MAX);
+        assert_eq!(budget.fill(), -(PPM as i64));
+    }
+
+    #[test]
+    fn a_low_rate_asked_often_still_fills_it() {
+        let mut budget = Budget::default();
+        budget.refill(100, 0);
+        budget.charge(100 * BURST_TICKS);
+        (0..5_000).for_each(|_| budget.refill(100, TICK_NS / 1000));
+        assert_eq!(budget.fill(), PPM as i64 * 5 / BURST_TICKS as i64);
+    }
+
+    #[test]
+    fn a_new_rate_leaves_it_as_full_as_it_was() {
+        let mut budget = Budget::default();
+        budget.refill(100, 0);
+        budget.charge(50 * BURST_TICKS);
+        for rate in [1, 3, u64::MAX / BURST_TICKS, 40_000] {
+            budget.refill(rate, 0);
+            assert!(budget.fill().abs_diff(500_000) < 30_000, "{rate}: {}", budget.fill());
+        }
+    }
+}
