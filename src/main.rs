@@ -1,4 +1,4 @@
-//! The `tidegate` command: `serve`, `plan`, `cat`, `verify`. What each does is in `control::cli`.
+//! The `tidegate` command: `serve`, `plan`, `cat`, `verify`, `key`. What each does is in `control::cli`.
 
 use std::process::ExitCode;
 

@@ -192,8 +192,10 @@ fn sighup_takes_keys_and_limits_over_and_a_bad_file_changes_nothing() {
     keys.write(&format!("{blue_entry}{new_entry}events_per_second = 1\nburst = 1\n"));
     assert!(reload(&server).contains("2 tenants"));
     ask(&blue).expect(202);
+    // What he used before he had a limit does not count.
+    ask(&new).expect(202);
     ask(&new).expect_error(429, "RATE_LIMITED");
-    assert_eq!(cat_of(&server.data(), "acme").lines().count(), 3, "one tenant, whatever his key");
+    assert_eq!(cat_of(&server.data(), "acme").lines().count(), 4, "one tenant, whatever his key");
 }
 
 #[test]
@@ -251,11 +253,20 @@ fn a_flood_of_one_tenant_leaves_the_others_their_share() {
         let text = server.ask_admin("/metrics").expect(200).text();
         (observe::metric(&text, "tenant_refused", "tenant=\"greedy\"") > Some(1000)).then_some(())
     });
-    // One request at a time is far less than half of what the server serves.
+    // Each time after the other was let in a hundred times more: far less than half of what the server serves, however fast it is.
     let mut client = server.connect();
-    let served = (0..300).filter(|_| client.ask(&event(&bearer(&modest), "{}")).status == 202).count();
+    let let_in = || {
+        let text = server.ask_admin("/metrics").expect(200).text();
+        observe::metric(&text, "tenant_requests", "tenant=\"greedy\"").expect("he was let in")
+    };
+    let mut served = 0;
+    for _ in 0..50 {
+        let goal = let_in() + 100;
+        wait::until("the flood to be served on", || (let_in() >= goal).then_some(()));
+        served += u32::from(client.ask(&event(&bearer(&modest), "{}")).status == 202);
+    }
     stop.store(true, Ordering::Relaxed);
     let refused: usize = floods.into_iter().map(|flood| flood.join().expect("answered each time")).sum();
     assert!(refused > 1000);
-    assert!(served >= 270, "{served} of 300");
+    assert!(served >= 48, "{served} of 50");
 }

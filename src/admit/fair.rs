@@ -51,6 +51,8 @@ pub struct FairShares {
     epoch: u64,
     weight_before: u64,
     weight_now: u64,
+    /// Of those that ask now, who did not before.
+    weight_joined: u64,
 }
 
 /// How a tenant stands.
@@ -71,18 +73,20 @@ impl FairShares {
     /// work per tick and is `fill` parts per million full.
     pub fn ask(&mut self, now_ns: u64, share: &mut Share, weight: u32, rate: u64, fill: i64) -> Standing {
         let weight = u64::from(weight.max(1));
-        // Epochs count from 1, so that a share never asked for is of none.
-        let epoch = now_ns / EPOCH_NS + 1;
+        // Epochs count from 2, so that a share never asked for is of none, nor of the one before the first.
+        let epoch = now_ns / EPOCH_NS + 2;
         if epoch != self.epoch {
             self.weight_before = if epoch == self.epoch + 1 { self.weight_now } else { 0 };
-            self.weight_now = 0;
+            (self.weight_now, self.weight_joined) = (0, 0);
             self.epoch = epoch;
         }
         if share.epoch != epoch {
-            share.epoch = epoch;
             self.weight_now += weight;
+            // Who asks seldom is often the first of his epoch, and must not be taken for the only one.
+            self.weight_joined += if share.epoch + 1 == epoch { 0 } else { weight };
+            share.epoch = epoch;
         }
-        let weights = self.weight_before.max(self.weight_now);
+        let weights = self.weight_before + self.weight_joined;
         if weights <= weight {
             return Standing::Alone;
         }
@@ -113,6 +117,20 @@ mod tests {
         assert_eq!(fair.ask(EPOCH_NS, &mut one, 5, 1000, 0), Standing::Below, "the other asked an epoch ago");
         assert_eq!(fair.ask(2 * EPOCH_NS, &mut one, 5, 1000, 0), Standing::Alone);
         assert_eq!(fair.ask(90 * EPOCH_NS, &mut two, 5, 1000, 0), Standing::Alone);
+    }
+
+    #[test]
+    fn who_asks_seldom_is_not_taken_for_the_only_one() {
+        let mut fair = FairShares::default();
+        let (mut often, mut seldom) = (Share::default(), Share::default());
+        for epoch in 0..30 {
+            let at_ns = epoch * EPOCH_NS;
+            if epoch % 3 == 2 {
+                assert_eq!(fair.ask(at_ns, &mut seldom, 1, 1000, 0), Standing::Below, "the first of his epoch");
+                assert_eq!(fair.ask(at_ns, &mut seldom, 1, 1000, 0), Standing::Below, "and the second");
+            }
+            fair.ask(at_ns + 1, &mut often, 1, 1000, 0);
+        }
     }
 
     #[test]

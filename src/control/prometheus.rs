@@ -137,6 +137,11 @@ impl Page {
     fn process(&mut self, view: &ServerView, usage: Usage) {
         self.family("process_cpu_seconds", "counter", "Processor time of all threads.");
         self.sample("process_cpu_seconds_total", "", usage.processor_time.as_secs_f64());
+        if let Some(stolen) = process::stolen_time() {
+            let help = "Time the hypervisor gave to others, over all cores of the host.";
+            self.family("tidegate_host_steal_seconds", "counter", help);
+            self.sample("tidegate_host_steal_seconds_total", "", stolen.as_secs_f64());
+        }
         self.gauge("process_resident_memory_bytes", "Resident memory.", usage.resident_bytes);
         self.gauge("process_open_fds", "Open descriptors.", usage.open_files);
         self.gauge(

@@ -20,6 +20,16 @@ pub fn usage() -> Usage {
     Usage { resident_bytes: resident_bytes(), processor_time: processor_time(), open_files: open_files() }
 }
 
+/// Time that the hypervisor gave to others while this machine had work, over all its cores; `None` where the kernel does not
+/// say. A utilization measured while others had the core is too high by it.
+#[must_use]
+pub fn stolen_time() -> Option<Duration> {
+    // proc_stat(5): user, nice, system, idle, iowait, irq, softirq, steal, in units that are 1/100 s to programs everywhere.
+    let stat = fs::read_to_string("/proc/stat").ok()?;
+    let hundredths: u64 = stat.lines().next()?.strip_prefix("cpu ")?.split_whitespace().nth(7)?.parse().ok()?;
+    Some(Duration::from_millis(hundredths * 10))
+}
+
 fn resident_bytes() -> u64 {
     // In kB here; statm counts pages, whose size would have to be asked for.
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -48,5 +58,6 @@ mod tests {
         let usage = usage();
         assert!(usage.resident_bytes > 100_000 && usage.open_files >= 3, "{usage:?}");
         assert!(usage.processor_time > Duration::ZERO);
+        assert!(stolen_time().is_some());
     }
 }
