@@ -93,6 +93,9 @@ impl Generator<'_> {
 
     /// What is looked after a few hundred times a second.
     pub(super) fn tick(&mut self, now: u64, shared: &Shared, intervals: &Sender<Interval>) -> io::Result<()> {
+        if !self.draining {
+            self.pause_max_ns = self.pause_max_ns.max(now.saturating_sub(self.next_tick));
+        }
         self.next_tick = now + TICK_NS;
         let interval_ns = self.plan.interval.as_nanos() as u64;
         while now >= self.interval_end(interval_ns) {
