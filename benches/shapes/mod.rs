@@ -7,6 +7,11 @@ mod events;
 #[allow(dead_code, reason = "the tests use more of it")]
 mod random;
 
+#[allow(dead_code, reason = "one bench uses it")]
+pub(crate) mod documents;
+#[allow(dead_code, reason = "one bench uses it")]
+pub(crate) mod streams;
+
 use events::{EventName, Kind};
 
 /// A size of event.
@@ -21,6 +26,7 @@ pub(crate) enum Size {
 }
 
 /// Every size.
+#[allow(dead_code, reason = "one bench names its sizes")]
 pub(crate) const SIZES: [Size; 3] = [Size::Mean268, Size::Bytes343, Size::Large4200];
 
 /// `count` different events of a size.

@@ -4,7 +4,8 @@
 //! event's bytes are read only. How it does that in a tenth of a parser's time is told in `docs/JSON.md`:
 //!
 //! ```text
-//! validator ─┬─ scan ─┬─ simd      64 bytes → one bit per byte and class; one file per instruction set
+//! validator ─┬─ scan ─┬─ pass      where the event ends, and its tokens
+//!            │        ├─ simd      64 bytes → one bit per byte and class; one file per instruction set
 //!            │        ├─ shapes    tokens seen before: the grammar is known to hold
 //!            │        ├─ grammar   tokens not seen before
 //!            │        └─ scalars, escapes, utf8: what tokens do not tell
@@ -19,6 +20,7 @@ mod fields;
 mod grammar;
 mod numbers;
 mod parser;
+mod pass;
 mod scalars;
 mod scan;
 mod shapes;

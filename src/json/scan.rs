@@ -10,18 +10,13 @@
 //!
 //! A scan that does not prove an event says nothing against it: the caller asks the parser.
 
-use std::num::NonZeroU64;
-
+use super::escapes;
 use super::grammar::Grammar;
+use super::pass::{BRACE, END, LINE_FEED, PLACES_MAX, Pass, Progress, Rare, SCALARS_MAX};
 use super::scalars::is_scalar;
-use super::shapes::{KeyList, SHAPE_TOKENS_MAX, Shapes, Slot, hash_of};
-use super::simd::{BLOCK_BYTES, Level, Masks, Plain, Simd, Work};
-use super::{escapes, utf8};
-
-/// Blocks whose tokens' places are kept for finding fields: events of 16 KiB.
-const PLACES_MAX: usize = 256;
-// Indices into these arrays are cut to their range by a mask, which is cheaper than to see that they are in it.
-const _: () = assert!(SHAPE_TOKENS_MAX.is_power_of_two() && PLACES_MAX.is_power_of_two());
+use super::shapes::{KeyList, Shapes, Slot};
+use super::simd::{BLOCK_BYTES, Level, Portable, Simd, TOKENS_MAX, TOKENS_ROOM, Tokens};
+use super::utf8;
 
 /// Where an event ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,22 +35,19 @@ pub enum Until {
 pub struct Scan {
     /// Bytes from the start of the input to the event's end. A line feed that ends it is not counted.
     pub bytes: usize,
-    number: NonZeroU64,
+    number: u64,
 }
 
 /// What is known of the event last scanned.
 #[derive(Clone, Copy, Debug)]
 struct Known {
-    number: NonZeroU64,
+    /// That of the scan, and of no other in five hundred years.
+    number: u64,
     /// Address of its first byte.
     address: usize,
     bytes: usize,
     /// It is a valid object. If not, the parser is to be asked.
     is_proven: bool,
-    /// There is a backslash in it.
-    has_escapes: bool,
-    /// There is a control character in it.
-    has_controls: bool,
     /// Its shape, if that is remembered.
     slot: Option<Slot>,
 }
@@ -71,15 +63,21 @@ pub struct Counts {
     pub parsed: u64,
 }
 
+/// What a pass fills.
+pub(super) struct Memory {
+    /// Tokens since the start or the last spill.
+    pub(super) tokens: Tokens,
+    /// Where numbers and literals lie that are left to be looked at.
+    pub(super) scalars: [u32; SCALARS_MAX],
+    /// One word per block, a bit for each token.
+    pub(super) places: [u64; PLACES_MAX],
+}
+
 /// What is kept from one scan to the next, and while one goes on.
 pub(super) struct Scanner {
     level: Level,
-    /// Tokens since the start or the last spill, with room for one more block of them.
-    tokens: Box<[u8; SHAPE_TOKENS_MAX + BLOCK_BYTES]>,
-    /// Where those of them lie that begin a number or literal.
-    scalars: Box<[u32; SHAPE_TOKENS_MAX + BLOCK_BYTES]>,
-    /// One word per block, a bit for each token.
-    places: Box<[u64; PLACES_MAX]>,
+    pub(super) memory: Box<Memory>,
+    pub(super) rare: Rare,
     grammar: Grammar,
     shapes: Shapes,
     known: Known,
@@ -90,20 +88,11 @@ impl Scanner {
     pub(super) fn new(level: Level, depth_max: usize) -> Self {
         Self {
             level,
-            tokens: Box::new([0; SHAPE_TOKENS_MAX + BLOCK_BYTES]),
-            scalars: Box::new([0; SHAPE_TOKENS_MAX + BLOCK_BYTES]),
-            places: Box::new([0; PLACES_MAX]),
+            memory: Box::new(Memory { tokens: [0; TOKENS_ROOM], scalars: [0; SCALARS_MAX], places: [0; PLACES_MAX] }),
+            rare: Rare::NONE,
             grammar: Grammar::new(depth_max),
             shapes: Shapes::new(),
-            known: Known {
-                number: NonZeroU64::MIN,
-                address: 0,
-                bytes: 0,
-                is_proven: false,
-                has_escapes: false,
-                has_controls: false,
-                slot: None,
-            },
+            known: Known { number: 0, address: 0, bytes: 0, is_proven: false, slot: None },
             counts: Counts::default(),
         }
     }
@@ -116,7 +105,10 @@ impl Scanner {
     #[inline]
     pub(super) fn scan(&mut self, input: &[u8], until: Until) -> Option<Scan> {
         // What was known is known no more, even if nothing comes of this.
-        self.known.number = self.known.number.checked_add(1).expect("five hundred years of scans");
+        self.known.number += 1;
+        if self.rare.is_any {
+            self.rare = Rare::NONE;
+        }
         let level = self.level;
         let bytes = match until {
             Until::LineFeed => level.run(Pass::<LINE_FEED> { scanner: self, input }),
@@ -142,7 +134,7 @@ impl Scanner {
     /// Whether a control character was seen in the event last scanned or behind it: in a valid one a line end or tab.
     #[inline]
     pub(super) fn has_controls(&self) -> bool {
-        self.known.has_controls
+        self.rare.controls != 0
     }
 
     /// Keys of the outermost object of the event last scanned, and a word per 64 of its bytes with a bit for each token;
@@ -150,305 +142,79 @@ impl Scanner {
     #[inline]
     pub(super) fn places(&self) -> Option<(&[u16], &[u64])> {
         let known = &self.known;
-        if known.has_escapes || known.bytes > PLACES_MAX * BLOCK_BYTES {
+        if self.rare.has_escapes || known.bytes > PLACES_MAX * BLOCK_BYTES {
             return None;
         }
-        Some((self.shapes.keys_of(known.slot?)?, &self.places[..known.bytes.div_ceil(BLOCK_BYTES)]))
-    }
-}
-
-/// The escaped bytes of a block. `carry` is 1 if the byte before it is a backslash that escapes its first byte, and
-/// becomes 1 if the last one escapes the byte after it.
-#[inline(always)]
-fn escaped_by(backslashes: u64, carry: &mut u64) -> u64 {
-    const ODD: u64 = 0xaaaa_aaaa_aaaa_aaaa;
-    let escaping = backslashes & !*carry;
-    // In each run of backslashes every second one escapes, from the first on. Subtracting the run from the bits after its
-    // bytes and all odd ones borrows through the run, and leaves bits alternating from where it began.
-    let alternating = ((escaping << 1 | ODD).wrapping_sub(escaping)) ^ ODD;
-    let escaped = alternating ^ (backslashes | *carry);
-    *carry = (alternating & backslashes) >> 63;
-    escaped
-}
-
-/// Where an object ends: braces open, counted from block to block.
-#[derive(Clone, Copy, Default)]
-struct Braces {
-    depth: u32,
-}
-
-impl Braces {
-    /// Bits up to and with the brace that closes the object, if it is in this block.
-    #[inline(always)]
-    fn close(&mut self, open: u64, mut close: u64) -> Option<u64> {
-        if close.count_ones() < self.depth {
-            self.depth = self.depth + open.count_ones() - close.count_ones();
-            return None;
-        }
-        // The end may lie here: after each closing brace, what was opened before it and not closed by others before it.
-        let mut closed = 0;
-        while close != 0 {
-            let below = close ^ (close - 1);
-            closed += 1;
-            if self.depth + (open & below).count_ones() <= closed {
-                return Some(below);
-            }
-            close &= close - 1;
-        }
-        self.depth = self.depth + open.count_ones() - closed;
-        None
-    }
-}
-
-const LINE_FEED: u8 = 0;
-const BRACE: u8 = 1;
-const END: u8 = 2;
-
-/// One scan, to be compiled for each instruction set and each kind of end.
-struct Pass<'s, 'i, const UNTIL: u8> {
-    scanner: &'s mut Scanner,
-    input: &'i [u8],
-}
-
-/// Where a pass is, and what it has added up.
-struct Progress {
-    /// Index of the block's first byte.
-    at: usize,
-    /// Tokens and scalars noted since the start or the last spill.
-    tokens: usize,
-    scalars: usize,
-    /// All ones if the last byte was in a string.
-    in_string: u64,
-    /// 1 if the last byte was a backslash that escapes the next.
-    escape: u64,
-    /// 1 if the last byte belonged to a number or literal.
-    run: u64,
-    /// Letters that cannot follow a backslash; spilled tokens that cannot stand where they do.
-    faults: u64,
-    controls: u64,
-    /// The letter of a `\u`.
-    unicode: u64,
-    has_escapes: bool,
-    /// First byte above ASCII, and the one after the last.
-    first_high: usize,
-    end_high: usize,
-    is_spilled: bool,
-}
-
-/// What lies in strings of one block.
-#[derive(Clone, Copy)]
-struct Strings {
-    /// Quotes that are not escaped.
-    quotes: u64,
-    /// Bytes from an opening quote up to before the closing one.
-    inside: u64,
-    bad_escapes: u64,
-}
-
-impl Progress {
-    #[inline(always)]
-    fn strings<S: Simd>(&mut self, simd: S, block: S::Block, masks: &Masks) -> Strings {
-        let (mut quotes, mut bad_escapes) = (masks.quote, 0);
-        if masks.backslash | self.escape != 0 {
-            let escaped = escaped_by(masks.backslash, &mut self.escape);
-            let (letters, unicode) = simd.escapes(block);
-            bad_escapes = escaped & !letters;
-            quotes &= !escaped;
-            self.unicode |= escaped & unicode;
-            self.has_escapes = true;
-        }
-        Strings { quotes, inside: simd.prefix_xor(quotes) ^ self.in_string, bad_escapes }
+        Some((self.shapes.keys_of(known.slot?)?, &self.memory.places[..known.bytes.div_ceil(BLOCK_BYTES)]))
     }
 
-    /// Takes the bytes of a block that are in `valid`: all, but for an event's last block.
-    #[inline(always)]
-    fn take<S: Simd>(
-        &mut self,
-        simd: S,
-        scanner: &mut Scanner,
-        block: S::Block,
-        masks: &Masks,
-        strings: Strings,
-        valid: u64,
-    ) {
-        let others = !(strings.inside | masks.separator) & valid;
-        let starts = others & !(others << 1 | self.run);
-        self.run = others >> 63;
-        // A control character in a string is made a token, which is one of no object.
-        let in_strings = (strings.quotes | masks.control) & strings.inside;
-        let found = (masks.structural & !strings.inside | in_strings) & valid | starts;
-        self.controls |= masks.control & valid;
-        self.faults |= strings.bad_escapes & valid;
-        if masks.high & valid != 0 {
-            let high = masks.high & valid;
-            self.first_high = self.first_high.min(self.at + high.trailing_zeros() as usize);
-            self.end_high = self.at + BLOCK_BYTES - high.leading_zeros() as usize;
-        }
-        self.note(simd, scanner, block, found, starts);
-    }
-
-    /// The same for a whole block without backslashes, control characters and bytes above ASCII: most blocks.
-    #[inline(always)]
-    fn take_plain<S: Simd>(&mut self, simd: S, scanner: &mut Scanner, block: S::Block, plain: &Plain, inside: u64) {
-        let others = !(inside | plain.separator);
-        let starts = others & !(others << 1 | self.run);
-        self.run = others >> 63;
-        let found = plain.structural & !inside | plain.quote & inside | starts;
-        self.note(simd, scanner, block, found, starts);
-    }
-
-    /// Notes the tokens `found` in a block, and where those in `starts` lie.
-    #[inline(always)]
-    fn note<S: Simd>(&mut self, simd: S, scanner: &mut Scanner, block: S::Block, found: u64, mut starts: u64) {
-        let tokens = &mut scanner.tokens[self.tokens % SHAPE_TOKENS_MAX..];
-        simd.gather(block, found, tokens.first_chunk_mut().expect("room for one more block"));
-        self.tokens += found.count_ones() as usize;
-        scanner.places[self.at / BLOCK_BYTES % PLACES_MAX] = found;
-        let scalars = &mut scanner.scalars[self.scalars % SHAPE_TOKENS_MAX..];
-        let scalars: &mut [u32; BLOCK_BYTES] = scalars.first_chunk_mut().expect("room for one more block");
-        self.scalars += starts.count_ones() as usize;
-        // Two without a branch, since most blocks have no more.
-        for place in &mut scalars[..2] {
-            *place = self.at as u32 + starts.trailing_zeros();
-            starts &= starts.wrapping_sub(1);
-        }
-        let mut more = 2;
-        while starts != 0 {
-            scalars[more % BLOCK_BYTES] = self.at as u32 + starts.trailing_zeros();
-            starts &= starts - 1;
-            more += 1;
-        }
-    }
-}
-
-impl<const UNTIL: u8> Work for Pass<'_, '_, UNTIL> {
-    type Output = Option<usize>;
-
-    #[inline(always)]
-    fn with<S: Simd>(self, simd: S) -> Option<usize> {
-        let Self { scanner, input } = self;
-        let mut progress = Progress {
-            at: 0,
-            tokens: 0,
-            scalars: 0,
-            in_string: 0,
-            escape: 0,
-            run: 0,
-            faults: 0,
-            controls: 0,
-            unicode: 0,
-            has_escapes: false,
-            first_high: usize::MAX,
-            end_high: 0,
-            is_spilled: false,
-        };
-        let mut braces = Braces::default();
-        loop {
-            let rest = &input[progress.at..];
-            let (block, within) = match rest.first_chunk::<BLOCK_BYTES>() {
-                Some(bytes) => {
-                    let block = simd.load(bytes);
-                    if UNTIL != BRACE
-                        && progress.escape == 0
-                        && let Some(plain) = simd.plain(block)
-                    {
-                        let inside = simd.prefix_xor(plain.quote) ^ progress.in_string;
-                        progress.take_plain(simd, scanner, block, &plain, inside);
-                        progress.in_string = (inside as i64 >> 63) as u64;
-                        progress.at += BLOCK_BYTES;
-                        if progress.tokens >= SHAPE_TOKENS_MAX {
-                            progress = scanner.spill(input, progress);
-                        }
-                        continue;
-                    }
-                    (block, u64::MAX)
-                }
-                None => (simd.load_front(rest), (1 << rest.len()) - 1),
-            };
-            let masks = simd.masks(block);
-            let strings = progress.strings(simd, block, &masks);
-            // The event's bytes of this block, if they are its last.
-            let last = match UNTIL {
-                LINE_FEED => {
-                    let line_feeds = masks.line_feed;
-                    (line_feeds != 0).then(|| (line_feeds ^ (line_feeds - 1)) >> 1)
-                }
-                BRACE => {
-                    let (open, close) = simd.braces(block);
-                    braces.close(open & !strings.inside, close & !strings.inside)
-                }
-                _ => (within != u64::MAX).then_some(within),
-            };
-            if let Some(valid) = last {
-                progress.take(simd, scanner, block, &masks, strings, valid);
-                // Zeros behind the end are no quotes, so counting is all that is needed.
-                let is_open = (progress.in_string ^ u64::from((strings.quotes & valid).count_ones())) & 1 == 1;
-                let bytes = progress.at + valid.trailing_ones() as usize;
-                scanner.conclude(simd, &input[..bytes], input, &progress, is_open);
-                return Some(bytes);
-            }
-            if within != u64::MAX {
-                return None;
-            }
-            progress.take(simd, scanner, block, &masks, strings, u64::MAX);
-            progress.in_string = (strings.inside as i64 >> 63) as u64;
-            progress.at += BLOCK_BYTES;
-            if progress.tokens >= SHAPE_TOKENS_MAX {
-                progress = scanner.spill(input, progress);
-            }
-        }
-    }
-}
-
-impl Scanner {
-    /// Walks what tokens and scalars there are when there is no room for more. Takes and returns the progress whole: by
-    /// reference, the loop would keep it in memory.
+    /// Walks what tokens and scalars there are when there is no room for more.
     #[cold]
     #[inline(never)]
-    fn spill(&mut self, input: &[u8], mut progress: Progress) -> Progress {
-        if !progress.is_spilled {
+    pub(super) fn spill(&mut self, input: &[u8], tokens: usize, scalars: usize) {
+        if !self.rare.is_spilled {
             self.grammar.restart();
-            progress.is_spilled = true;
         }
-        let are_scalars = self.scalars[..progress.scalars].iter().all(|at| is_scalar(input, *at as usize));
-        if !are_scalars || !self.grammar.feed(&self.tokens[..progress.tokens], |_| ()) {
-            progress.faults = u64::MAX;
+        (self.rare.is_any, self.rare.is_spilled) = (true, true);
+        let are_scalars = self.are_scalars(Portable, input, scalars);
+        if !are_scalars || !self.grammar.feed(&self.memory.tokens[..tokens], |_| ()) {
+            self.rare.faults = u64::MAX;
         }
-        (progress.tokens, progress.scalars) = (0, 0);
-        progress
     }
 
     /// Notes what is known of the event. `input` begins with it, and may go on.
     #[inline(always)]
-    fn conclude<S: Simd>(&mut self, simd: S, event: &[u8], input: &[u8], progress: &Progress, is_open: bool) {
+    pub(super) fn conclude<S: Simd>(
+        &mut self,
+        simd: S,
+        event: &[u8],
+        input: &[u8],
+        progress: &Progress<S::Waiting>,
+        is_open: bool,
+    ) {
+        simd.store(progress.waiting, progress.tokens, &mut self.memory.tokens);
         self.known.address = event.as_ptr() as usize;
         self.known.bytes = event.len();
-        self.known.has_escapes = progress.has_escapes;
-        self.known.has_controls = progress.controls != 0;
         self.known.slot = None;
-        self.known.is_proven = progress.faults == 0
-            && !is_open
-            && self.scalars[..progress.scalars].iter().all(|at| is_scalar(input, *at as usize))
-            && self.is_object(simd, progress)
-            && (progress.end_high == 0 || utf8::is_valid(&event[progress.first_high..progress.end_high]))
-            && (progress.unicode == 0 || escapes::unicode_is_valid(event));
+        self.known.is_proven = !is_open
+            && self.are_scalars(simd, input, progress.scalars)
+            && self.is_object(simd, progress.tokens)
+            && (!self.rare.is_any || self.are_rare_bytes_valid(event));
+    }
+
+    /// Whether what begins at the first `count` noted places is a number or literal each.
+    #[inline(always)]
+    fn are_scalars<S: Simd>(&self, simd: S, input: &[u8], count: usize) -> bool {
+        // A loop and no closure: see `simd/avx2.rs`.
+        for at in &self.memory.scalars[..count] {
+            if !is_scalar(simd, input, *at as usize) {
+                return false;
+            }
+        }
+        true
     }
 
     /// Whether the tokens are those of one object.
     #[inline(always)]
-    fn is_object<S: Simd>(&mut self, simd: S, progress: &Progress) -> bool {
-        if progress.is_spilled {
-            self.counts.walked += 1;
-            return self.grammar.feed(&self.tokens[..progress.tokens], |_| ()) && self.grammar.is_complete();
+    fn is_object<S: Simd>(&mut self, simd: S, tokens: usize) -> bool {
+        if self.rare.is_spilled {
+            return self.is_object_at_last(tokens);
         }
-        let tokens = &self.tokens[..progress.tokens];
-        let hash = hash_of(tokens);
-        self.known.slot = self.shapes.find(simd, tokens, hash);
+        let hash = simd.hash(&self.memory.tokens, tokens);
+        self.known.slot = self.shapes.find(simd, &self.memory.tokens, tokens, hash);
         if self.known.slot.is_some() {
             self.counts.known_shapes += 1;
             return true;
         }
-        self.walk(progress.tokens, hash)
+        self.walk(tokens, hash)
+    }
+
+    /// Walks over the last tokens of an event that had too many.
+    #[cold]
+    #[inline(never)]
+    fn is_object_at_last(&mut self, tokens: usize) -> bool {
+        self.counts.walked += 1;
+        self.grammar.feed(&self.memory.tokens[..tokens], |_| ()) && self.grammar.is_complete()
     }
 
     /// Walks over an unknown shape, and remembers it if it is an object's.
@@ -456,14 +222,23 @@ impl Scanner {
     #[inline(never)]
     fn walk(&mut self, tokens: usize, hash: u32) -> bool {
         self.counts.walked += 1;
-        let tokens = &self.tokens[..tokens];
+        let tokens = &self.memory.tokens[..tokens];
         let mut keys = KeyList::new();
         self.grammar.restart();
         let is_object = self.grammar.feed(tokens, |at| keys.push(at)) && self.grammar.is_complete();
         // A shape may be one token too long to be remembered, and not spilled yet.
-        if is_object && tokens.len() <= SHAPE_TOKENS_MAX {
+        if is_object && tokens.len() <= TOKENS_MAX {
             self.known.slot = Some(self.shapes.insert(tokens, hash, &keys));
         }
         is_object
+    }
+
+    /// Whether what rare bytes there were could stand where they do.
+    #[inline(never)]
+    fn are_rare_bytes_valid(&self, event: &[u8]) -> bool {
+        let Rare { faults, unicode, first_high, end_high, .. } = self.rare;
+        faults == 0
+            && (end_high == 0 || utf8::is_valid(&event[first_high..end_high]))
+            && (unicode == 0 || escapes::unicode_is_valid(event))
     }
 }

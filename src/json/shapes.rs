@@ -4,52 +4,18 @@
 //! look, and every byte is compared, so no collision can pass one shape for another. Memory is bounded: sets of four
 //! ways, and in each set the clock hand passes over shapes that were used since it last came by.
 
-use super::simd::{BLOCK_BYTES, Simd};
+use super::simd::{Simd, TOKENS_MAX, TOKENS_ROOM, Tokens};
 
 /// A shape of more tokens is not remembered. An event of 4.2 KB has about a thousand.
-pub(super) const SHAPE_TOKENS_MAX: usize = 4096;
+const SHAPE_TOKENS_MAX: usize = TOKENS_MAX;
 /// Keys of the outermost object that are remembered with a shape; with more, none are.
 const KEYS_MAX: usize = 64;
 /// Shapes a hash value can stand for.
 const WAYS: usize = 4;
 /// Sets of shapes: 128 shapes in all, of which a page is touched when it is first used. Half a MiB at most.
 const SETS: usize = 32;
-/// Bytes from one shape to the next. Not a power of two: shapes 4 KiB apart would share the same few lines of the
-/// first-level cache.
-const STRIDE: usize = SHAPE_TOKENS_MAX + 2 * BLOCK_BYTES;
-/// Words of eight tokens that count for the hash; what differs later only is told apart by comparing.
-const HASHED_WORDS_MAX: usize = 64;
-
-/// Odd multipliers for the words of a shape: SplitMix64 from a fixed seed.
-static MULTIPLIERS: [u64; HASHED_WORDS_MAX] = {
-    let mut multipliers = [0; HASHED_WORDS_MAX];
-    let mut state = 0x7469_6465_6761_7465_u64;
-    let mut at = 0;
-    while at < multipliers.len() {
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut bits = state;
-        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        multipliers[at] = (bits ^ (bits >> 31)) | 1;
-        at += 1;
-    }
-    multipliers
-};
-
-/// The hash of `tokens`: a sum of products, which the CPU forms side by side. Not for strangers to be kept from
-/// colliding: a collision costs a walk over the grammar, as a new shape does.
-#[inline(always)]
-pub(super) fn hash_of(tokens: &[u8]) -> u32 {
-    let (words, rest) = tokens.as_chunks::<8>();
-    let mut sum = (tokens.len() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    for (word, multiplier) in words.iter().zip(&MULTIPLIERS) {
-        sum = sum.wrapping_add(u64::from_le_bytes(*word).wrapping_mul(*multiplier));
-    }
-    let mut last = [0; 8];
-    last[..rest.len()].copy_from_slice(rest);
-    sum = sum.wrapping_add((u64::from_le_bytes(last) ^ sum >> 32).wrapping_mul(MULTIPLIERS[0]));
-    (sum >> 32) as u32
-}
+// Shapes 4 KiB apart would share the same few lines of the first-level cache.
+const _: () = assert!(!TOKENS_ROOM.is_power_of_two());
 
 /// A remembered shape, until the next one is remembered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,7 +64,7 @@ impl KeyList {
 /// See the module text.
 pub(super) struct Shapes {
     sets: Vec<Set>,
-    tokens: Vec<u8>,
+    tokens: Vec<Tokens>,
     keys: Vec<Option<Keys>>,
 }
 
@@ -106,27 +72,28 @@ impl Shapes {
     pub(super) fn new() -> Self {
         Self {
             sets: vec![Set { hashes: [0; WAYS], lens: [VACANT; WAYS], used: [false; WAYS], hand: 0 }; SETS],
-            tokens: vec![0; SETS * WAYS * STRIDE],
+            tokens: vec![[0; TOKENS_ROOM]; SETS * WAYS],
             keys: vec![None; SETS * WAYS],
         }
     }
 
-    /// The shape with exactly these tokens, if it is remembered. Its hash is `hash_of(tokens)`.
+    /// The shape of exactly the first `count` of `tokens`, if it is remembered. `hash` is theirs by [`Simd::hash`].
     #[inline(always)]
-    pub(super) fn find<S: Simd>(&mut self, simd: S, tokens: &[u8], hash: u32) -> Option<Slot> {
+    pub(super) fn find<S: Simd>(&mut self, simd: S, tokens: &Tokens, count: usize, hash: u32) -> Option<Slot> {
         let index = hash as usize % SETS;
         let set = &mut self.sets[index];
+        // Which way it is decides no branch: that differs from event to event.
+        let mut found = WAYS;
         for way in 0..WAYS {
-            if set.hashes[way] == hash && usize::from(set.lens[way]) == tokens.len() {
-                let slot = index * WAYS + way;
-                let start = slot * STRIDE;
-                if simd.equal(tokens, &self.tokens[start..start + tokens.len()]) {
-                    set.used[way] = true;
-                    return Some(Slot(slot));
-                }
-            }
+            let is_it = (set.hashes[way] == hash) & (usize::from(set.lens[way]) == count);
+            found = if is_it { way } else { found };
         }
-        None
+        let slot = index * WAYS + found;
+        if found == WAYS || !simd.equal(tokens, &self.tokens[slot], count) {
+            return None;
+        }
+        set.used[found] = true;
+        Some(Slot(slot))
     }
 
     /// Remembers `tokens`, which are at least one and at most [`SHAPE_TOKENS_MAX`], in place of a shape that was not used
@@ -144,7 +111,7 @@ impl Shapes {
         set.hashes[way] = hash;
         set.lens[way] = tokens.len() as u16;
         let slot = index * WAYS + way;
-        self.tokens[slot * STRIDE..slot * STRIDE + tokens.len()].copy_from_slice(tokens);
+        self.tokens[slot][..tokens.len()].copy_from_slice(tokens);
         self.keys[slot] = keys.1.then_some(keys.0);
         Slot(slot)
     }

@@ -126,16 +126,20 @@ impl Commit {
         assert_eq!(end.offset, self.group.end(), "headers and writes agree on every offset");
     }
 
-    /// Its writes, as the front of an array, and how many.
-    pub(super) fn writes<'a>(&'a self, ports: &'a [WriterPort]) -> ([Write<'a>; WRITES_PER_GROUP_MAX], usize) {
+    /// Puts its writes at the front of `writes`; how many there are. Into the caller's array: to return 10 KiB by value cost
+    /// a copy of as much per group.
+    pub(super) fn fill_writes<'a>(
+        &'a self,
+        ports: &'a [WriterPort],
+        writes: &mut [Write<'a>; WRITES_PER_GROUP_MAX],
+    ) -> usize {
         let runs = self.group.runs();
-        let mut writes = [Write::NONE; WRITES_PER_GROUP_MAX];
         for (write, run) in writes.iter_mut().zip(runs) {
             let bytes = ports[run.port].bytes_of_run(self.chunks_of(run));
             assert_eq!(bytes.len(), run.bytes);
             *write = Write { offset: run.offset, bytes, region: Some(run.port as u16) };
         }
-        (writes, runs.len())
+        runs.len()
     }
 
     /// Tells the shards that its chunks are written, and wakes those that want to know.

@@ -20,7 +20,7 @@ use crate::handoff::{Bell, FailureStage, WriterFailure, WriterPort, WriterState,
 use crate::metrics::WriterMetrics;
 use crate::record::walk::Cursor;
 use crate::record::{ChunkHeader, SEGMENT_HEADER_BYTES, SHARDS_PER_WRITER_MAX};
-use crate::sys::storage::{AlignedBytes, DurableMark, Facts, SyncMode, WRITES_PER_GROUP_MAX};
+use crate::sys::storage::{AlignedBytes, DurableMark, Facts, SyncMode, WRITES_PER_GROUP_MAX, Write};
 
 /// How often the disk, retention and followers are looked at.
 const HOUSEKEEPING_EVERY: Duration = Duration::from_secs(1);
@@ -320,7 +320,8 @@ impl Writer {
     /// Writes the group just taken. Nothing is being synced.
     fn write(&mut self) -> Result<(), WriterFailure> {
         let started = Instant::now();
-        let (writes, count) = self.taken.writes(&self.ports);
+        let mut writes = [Write::NONE; WRITES_PER_GROUP_MAX];
+        let count = self.taken.fill_writes(&self.ports, &mut writes);
         let written = self.store.storage.write_group(self.active.file, &writes[..count]);
         self.checked(written, FailureStage::Write)?;
         self.note_written(started);
@@ -331,7 +332,8 @@ impl Writer {
     fn write_during_sync(&mut self) -> Result<(), WriterFailure> {
         let started = Instant::now();
         let mut synced = Ok(());
-        let (writes, count) = self.taken.writes(&self.ports);
+        let mut writes = [Write::NONE; WRITES_PER_GROUP_MAX];
+        let count = self.taken.fill_writes(&self.ports, &mut writes);
         let (ports, metrics, written) = (&self.ports, &self.metrics, &self.written);
         let outcome = self.store.storage.write_group_during_sync(self.active.file, &writes[..count], &mut |result| {
             metrics.sync_latency.record(started.elapsed().as_nanos() as u64);

@@ -4,7 +4,8 @@
 use std::arch::x86_64::*;
 
 use super::gather::MOVES;
-use super::{BLOCK_BYTES, Masks, Plain, Simd, Work};
+use super::portable;
+use super::{BLOCK_BYTES, Masks, Numerals, Plain, Simd, TOKENS_MAX, Tokens, Work};
 
 /// Exists only where [`Avx2::detect`] found every feature used here.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -21,17 +22,6 @@ impl Avx2 {
             && is_x86_feature_detected!("lzcnt")
             && is_x86_feature_detected!("popcnt");
         has_all.then_some(Self(()))
-    }
-
-    /// Runs `work` compiled with these features.
-    #[inline]
-    pub(super) fn run<W: Work>(self, work: W) -> W::Output {
-        #[target_feature(enable = "avx2,pclmulqdq,bmi1,bmi2,lzcnt,popcnt")]
-        fn with_features<W: Work>(set: Avx2, work: W) -> W::Output {
-            work.with(set)
-        }
-        // SAFETY: `self` was made by `detect`, which found every feature named above.
-        unsafe { with_features(self, work) }
     }
 }
 
@@ -117,11 +107,20 @@ unsafe fn is_structural_or_control(bytes: __m256i) -> __m256i {
 unsafe fn folded(bytes: __m256i) -> __m256i {
     // SAFETY: the caller's promise; nothing here touches memory.
     unsafe {
-        let zero = _mm256_set1_epi8(b'0' as i8);
-        let shifted = _mm256_sub_epi8(bytes, zero);
-        let digits = _mm256_cmpeq_epi8(_mm256_min_epu8(shifted, _mm256_set1_epi8(9)), shifted);
         let minus = _mm256_cmpeq_epi8(bytes, _mm256_set1_epi8(b'-' as i8));
-        _mm256_blendv_epi8(bytes, zero, _mm256_or_si256(digits, minus))
+        let number = _mm256_or_si256(is_digit(bytes), minus);
+        _mm256_blendv_epi8(bytes, _mm256_set1_epi8(b'0' as i8), number)
+    }
+}
+
+/// # Safety
+/// The CPU has AVX2.
+#[inline(always)]
+unsafe fn is_digit(bytes: __m256i) -> __m256i {
+    // SAFETY: the caller's promise; nothing here touches memory.
+    unsafe {
+        let values = _mm256_sub_epi8(bytes, _mm256_set1_epi8(b'0' as i8));
+        _mm256_cmpeq_epi8(_mm256_min_epu8(values, _mm256_set1_epi8(9)), values)
     }
 }
 
@@ -142,6 +141,7 @@ static STRUCTURAL: [u8; 16] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, b':', b'{', b',', b
 
 impl Simd for Avx2 {
     type Block = Pair;
+    type Waiting = ();
 
     #[inline(always)]
     fn load(self, bytes: &[u8; BLOCK_BYTES]) -> Self::Block {
@@ -157,17 +157,31 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    fn plain(self, block: Self::Block) -> Option<Plain> {
+    fn plain(self, block: Self::Block) -> Plain {
         // SAFETY: `self` proves AVX2.
         unsafe {
-            let rare = _mm256_or_si256(is_rare(block.0), is_rare(block.1));
-            if _mm256_movemask_epi8(rare) != 0 {
-                return None;
-            }
             let structural = mask(is_structural_or_control(block.0), is_structural_or_control(block.1));
             let quote = equal(block, b'"');
-            // Of white space nothing but the space is left.
-            Some(Plain { quote, separator: structural | quote | equal(block, b' '), structural })
+            Plain {
+                quote,
+                // The other white space is rare.
+                separator: structural | quote | equal(block, b' '),
+                structural,
+                rare: mask(is_rare(block.0), is_rare(block.1)),
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn numerals(self, block: Self::Block) -> Numerals {
+        // SAFETY: `self` proves AVX2.
+        unsafe {
+            Numerals {
+                digits: mask(is_digit(block.0), is_digit(block.1)),
+                zeros: equal(block, b'0'),
+                minus: equal(block, b'-'),
+                dots: equal(block, b'.'),
+            }
         }
     }
 
@@ -220,7 +234,11 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    fn gather(self, block: Self::Block, wanted: u64, out: &mut [u8; BLOCK_BYTES]) {
+    fn none_waiting(self) {}
+
+    #[inline(always)]
+    fn append(self, block: Self::Block, wanted: u64, (): (), count: usize, tokens: &mut Tokens) {
+        let out = tokens[count..].first_chunk_mut::<BLOCK_BYTES>().expect("room for one more block");
         let mut count = 0;
         // SAFETY: `self` proves AVX2. A row of the table is as long as a 64-bit load. Each store is of 8 bytes at
         // `count`, which is at most 8 * the eighths before it, so at most 56, and `out` has 64.
@@ -244,19 +262,39 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    fn equal(self, left: &[u8], right: &[u8]) -> bool {
-        assert_eq!(left.len(), right.len());
-        let (left_blocks, left_rest) = left.as_chunks::<32>();
-        let (right_blocks, right_rest) = right.as_chunks::<32>();
-        // SAFETY: `self` proves AVX2; the chunks are as long as the loads, which need no alignment.
-        unsafe {
-            let mut same = _mm256_set1_epi8(-1);
-            for (left, right) in left_blocks.iter().zip(right_blocks) {
-                let left = _mm256_loadu_si256(left.as_ptr().cast());
-                let right = _mm256_loadu_si256(right.as_ptr().cast());
-                same = _mm256_and_si256(same, _mm256_cmpeq_epi8(left, right));
+    fn store(self, (): (), _: usize, _: &mut Tokens) {}
+
+    #[inline(always)]
+    fn hash(self, tokens: &Tokens, count: usize) -> u32 {
+        portable::hash(tokens, count)
+    }
+
+    #[inline(always)]
+    fn equal(self, tokens: &Tokens, other: &Tokens, count: usize) -> bool {
+        assert!(count <= TOKENS_MAX);
+        let mut differing = 0;
+        let mut at = 0;
+        while at < count {
+            let wanted = u32::MAX >> (32 - (count - at).min(32));
+            // SAFETY: `self` proves AVX2; `at` is below `TOKENS_MAX`, and behind that there is room for a block.
+            unsafe {
+                let left = _mm256_loadu_si256(tokens.as_ptr().add(at).cast());
+                let right = _mm256_loadu_si256(other.as_ptr().add(at).cast());
+                differing |= !(_mm256_movemask_epi8(_mm256_cmpeq_epi8(left, right)) as u32) & wanted;
             }
-            _mm256_movemask_epi8(same) == -1 && left_rest == right_rest
+            at += 32;
         }
+        differing == 0
+    }
+
+    #[inline]
+    fn run<W: Work>(self, work: W) -> W::Output {
+        #[inline(never)]
+        #[target_feature(enable = "avx2,pclmulqdq,bmi1,bmi2,lzcnt,popcnt")]
+        fn with_features<W: Work>(set: Avx2, work: W) -> W::Output {
+            work.with(set)
+        }
+        // SAFETY: `self` was made by `detect`, which found every feature named above.
+        unsafe { with_features(self, work) }
     }
 }

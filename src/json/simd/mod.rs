@@ -27,10 +27,16 @@ use avx2::Avx2;
 use avx512::Avx512;
 #[cfg(target_arch = "aarch64")]
 use neon::Neon;
-use portable::Portable;
+pub(super) use portable::Portable;
 
 /// Bytes looked at in one step: one bit of a word each.
 pub(super) const BLOCK_BYTES: usize = 64;
+/// Tokens that are kept at once.
+pub(super) const TOKENS_MAX: usize = 4096;
+/// Room for them, those of one block more, and what is written behind the last.
+pub(super) const TOKENS_ROOM: usize = TOKENS_MAX + 2 * BLOCK_BYTES;
+/// Where tokens are kept.
+pub(super) type Tokens = [u8; TOKENS_ROOM];
 
 /// Classes of the bytes of a block: bit `n` is byte `n`. Each byte is looked at alone; what lies in strings is the
 /// caller's to tell.
@@ -52,26 +58,44 @@ pub(super) struct Masks {
     pub(super) line_feed: u64,
 }
 
-/// What most blocks need: no byte of such a block is a backslash, a control character or above ASCII.
+/// What most blocks need. Before the first rare byte the masks are those of [`Masks`]; from there on they mean nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Plain {
-    /// As in [`Masks`], all three.
     pub(super) quote: u64,
     pub(super) separator: u64,
     pub(super) structural: u64,
+    /// Backslashes, control characters and bytes above ASCII.
+    pub(super) rare: u64,
+}
+
+/// What numbers without an exponent are made of: one bit per byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Numerals {
+    /// `0` to `9`.
+    pub(super) digits: u64,
+    /// `0`.
+    pub(super) zeros: u64,
+    /// `-`.
+    pub(super) minus: u64,
+    /// `.`.
+    pub(super) dots: u64,
 }
 
 /// Sixty-four bytes at a time.
 pub(super) trait Simd: Copy {
     /// Sixty-four bytes in registers.
     type Block: Copy;
+    /// Tokens that wait in a register for enough others to be stored with.
+    type Waiting: Copy;
 
     /// Loads a block.
     fn load(self, bytes: &[u8; BLOCK_BYTES]) -> Self::Block;
     /// Loads fewer than 64 bytes and zeros behind them.
     fn load_front(self, bytes: &[u8]) -> Self::Block;
-    /// The classes of its bytes that a plain block has; `None` if it is not plain.
-    fn plain(self, block: Self::Block) -> Option<Plain>;
+    /// The few classes of its bytes that most blocks need.
+    fn plain(self, block: Self::Block) -> Plain;
+    /// What numbers are made of.
+    fn numerals(self, block: Self::Block) -> Numerals;
     /// Classes of its bytes.
     fn masks(self, block: Self::Block) -> Masks;
     /// Opening and closing braces.
@@ -80,11 +104,28 @@ pub(super) trait Simd: Copy {
     fn escapes(self, block: Self::Block) -> (u64, u64);
     /// For each bit the XOR of it and all below: ones from an opening quote up to before the closing one.
     fn prefix_xor(self, bits: u64) -> u64;
-    /// Moves the bytes of `wanted` to the front of `out` in order, digits and `-` as `0`, bytes above ASCII as any that are
-    /// no token of an object. What is behind them in `out` is of no meaning.
-    fn gather(self, block: Self::Block, wanted: u64, out: &mut [u8; BLOCK_BYTES]);
-    /// Whether two strings of tokens of one length are equal.
-    fn equal(self, left: &[u8], right: &[u8]) -> bool;
+    /// No tokens.
+    fn none_waiting(self) -> Self::Waiting;
+    /// Appends the bytes of `wanted` in order, digits and `-` as `0`, to the `count` tokens there are: below
+    /// [`TOKENS_MAX`].
+    fn append(
+        self,
+        block: Self::Block,
+        wanted: u64,
+        waiting: Self::Waiting,
+        count: usize,
+        tokens: &mut Tokens,
+    ) -> Self::Waiting;
+    /// Stores what waits of `count` tokens. What is behind them in `tokens` is of no meaning.
+    fn store(self, waiting: Self::Waiting, count: usize, tokens: &mut Tokens);
+    /// A number by which to look up the first `count` of `tokens`. Strangers may find tokens of one number: that costs a
+    /// walk over the grammar, as a new shape does.
+    fn hash(self, tokens: &Tokens, count: usize) -> u32;
+    /// Whether the first `count` bytes of both are equal.
+    fn equal(self, tokens: &Tokens, other: &Tokens, count: usize) -> bool;
+    /// Runs `work` in a function of its own, compiled for this instruction set: what is rare should not take up registers
+    /// where it is not needed.
+    fn run<W: Work>(self, work: W) -> W::Output;
 }
 
 /// The instruction set a validator uses.

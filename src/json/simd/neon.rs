@@ -4,8 +4,8 @@
 use std::arch::aarch64::*;
 
 use super::gather::MOVES;
-use super::portable::prefix_xor;
-use super::{BLOCK_BYTES, Masks, Plain, Simd, Work};
+use super::portable::{self, prefix_xor};
+use super::{BLOCK_BYTES, Masks, Numerals, Plain, Simd, Tokens, Work};
 
 /// Exists only where [`Neon::detect`] found every feature used here.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -15,17 +15,6 @@ impl Neon {
     /// The proof that this CPU has what is used here, if it has.
     pub(super) fn detect() -> Option<Self> {
         (!cfg!(miri) && std::arch::is_aarch64_feature_detected!("neon")).then_some(Self(()))
-    }
-
-    /// Runs `work` compiled with these features.
-    #[inline]
-    pub(super) fn run<W: Work>(self, work: W) -> W::Output {
-        #[target_feature(enable = "neon")]
-        fn with_features<W: Work>(set: Neon, work: W) -> W::Output {
-            work.with(set)
-        }
-        // SAFETY: `self` was made by `detect`, which found the feature named above.
-        unsafe { with_features(self, work) }
     }
 }
 
@@ -108,7 +97,17 @@ unsafe fn is_high(bytes: uint8x16_t) -> uint8x16_t {
     unsafe { vcgeq_u8(bytes, vdupq_n_u8(0x80)) }
 }
 
-/// Backslashes, control characters and bytes above ASCII: not zero.
+/// Digits.
+///
+/// # Safety
+/// The CPU has NEON.
+#[inline(always)]
+unsafe fn is_digit(bytes: uint8x16_t) -> uint8x16_t {
+    // SAFETY: the caller's promise; nothing here touches memory.
+    unsafe { vcleq_u8(vsubq_u8(bytes, vdupq_n_u8(b'0')), vdupq_n_u8(9)) }
+}
+
+/// Backslashes, control characters and bytes above ASCII.
 ///
 /// # Safety
 /// The CPU has NEON.
@@ -120,6 +119,7 @@ unsafe fn is_rare(bytes: uint8x16_t) -> uint8x16_t {
 
 impl Simd for Neon {
     type Block = [uint8x16_t; 4];
+    type Waiting = ();
 
     #[inline(always)]
     fn load(self, bytes: &[u8; BLOCK_BYTES]) -> Self::Block {
@@ -136,18 +136,33 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
-    fn plain(self, block: Self::Block) -> Option<Plain> {
+    fn plain(self, block: Self::Block) -> Plain {
         let [a, b, c, d] = block;
         // SAFETY: `self` proves NEON.
         unsafe {
-            let rare = vorrq_u8(vorrq_u8(is_rare(a), is_rare(b)), vorrq_u8(is_rare(c), is_rare(d)));
-            if vmaxvq_u8(rare) != 0 {
-                return None;
-            }
             let structural = mask([is_structural(a), is_structural(b), is_structural(c), is_structural(d)]);
             let quote = equal(block, b'"');
-            // Of white space nothing but the space is left.
-            Some(Plain { quote, separator: structural | quote | equal(block, b' '), structural })
+            Plain {
+                quote,
+                // The other white space is rare.
+                separator: structural | quote | equal(block, b' '),
+                structural,
+                rare: mask([is_rare(a), is_rare(b), is_rare(c), is_rare(d)]),
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn numerals(self, block: Self::Block) -> Numerals {
+        let [a, b, c, d] = block;
+        // SAFETY: `self` proves NEON.
+        unsafe {
+            Numerals {
+                digits: mask([is_digit(a), is_digit(b), is_digit(c), is_digit(d)]),
+                zeros: equal(block, b'0'),
+                minus: equal(block, b'-'),
+                dots: equal(block, b'.'),
+            }
         }
     }
 
@@ -196,7 +211,11 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
-    fn gather(self, block: Self::Block, wanted: u64, out: &mut [u8; BLOCK_BYTES]) {
+    fn none_waiting(self) {}
+
+    #[inline(always)]
+    fn append(self, block: Self::Block, wanted: u64, (): (), count: usize, tokens: &mut Tokens) {
+        let out = tokens[count..].first_chunk_mut::<BLOCK_BYTES>().expect("room for one more block");
         let mut count = 0;
         // SAFETY: `self` proves NEON. A row of the table is as long as its load. Each store is of 8 bytes at `count`,
         // which is at most 8 * the eighths before it, so at most 56, and `out` has 64.
@@ -215,7 +234,26 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
-    fn equal(self, left: &[u8], right: &[u8]) -> bool {
-        left == right
+    fn store(self, (): (), _: usize, _: &mut Tokens) {}
+
+    #[inline(always)]
+    fn hash(self, tokens: &Tokens, count: usize) -> u32 {
+        portable::hash(tokens, count)
+    }
+
+    #[inline(always)]
+    fn equal(self, tokens: &Tokens, other: &Tokens, count: usize) -> bool {
+        tokens[..count] == other[..count]
+    }
+
+    #[inline]
+    fn run<W: Work>(self, work: W) -> W::Output {
+        #[inline(never)]
+        #[target_feature(enable = "neon")]
+        fn with_features<W: Work>(set: Neon, work: W) -> W::Output {
+            work.with(set)
+        }
+        // SAFETY: `self` was made by `detect`, which found NEON.
+        unsafe { with_features(self, work) }
     }
 }

@@ -1,6 +1,6 @@
 //! The block operations on a table and words of 64 bits, eight bytes at a time: for CPUs without vectors, and for Miri. Pure.
 
-use super::{BLOCK_BYTES, Masks, Plain, Simd, Work};
+use super::{BLOCK_BYTES, Masks, Numerals, Plain, Simd, TOKENS_ROOM, Tokens, Work};
 
 /// Moves bit 8 * i to bit 56 + i, for each i.
 const GATHER: u64 = 0x0102_0408_1020_4080;
@@ -42,14 +42,6 @@ static CLASSES: [u8; 256] = {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(in crate::json) struct Portable;
 
-impl Portable {
-    /// Runs `work` compiled for any CPU. Not inlined, so that it does not take up room where another set runs.
-    #[inline(never)]
-    pub(super) fn run<W: Work>(self, work: W) -> W::Output {
-        work.with(self)
-    }
-}
-
 /// One bit per byte of a block that is of a class, of the classes of its bytes.
 #[inline(always)]
 fn mask(classes: &[u64; 8], class: u32) -> u64 {
@@ -62,18 +54,40 @@ fn mask(classes: &[u64; 8], class: u32) -> u64 {
 
 #[inline(always)]
 fn words_of(bytes: &[u8; BLOCK_BYTES]) -> [u64; 8] {
-    let (words, _) = bytes.as_chunks::<8>();
-    std::array::from_fn(|eighth| u64::from_le_bytes(words[eighth]))
+    let mut words = [0; 8];
+    for (word, bytes) in words.iter_mut().zip(bytes.as_chunks::<8>().0) {
+        *word = u64::from_le_bytes(*bytes);
+    }
+    words
 }
 
 /// One bit per byte of a block that equals `wanted`.
 #[inline(always)]
 fn equal(block: &[u8; BLOCK_BYTES], wanted: u8) -> u64 {
-    mask(&words_of(&block.map(|byte| u8::from(byte == wanted))), 0)
+    const LOW_BITS: u64 = 0x7f7f_7f7f_7f7f_7f7f;
+    let mut bits = 0;
+    for (eighth, word) in words_of(block).iter().enumerate() {
+        let differing = word ^ (u64::from(wanted) * LOWEST);
+        // The top bit of each byte that is zero; adding to the low seven bits carries into no other byte.
+        let zero = !(((differing & LOW_BITS) + LOW_BITS) | differing | LOW_BITS);
+        bits |= ((zero >> 7).wrapping_mul(GATHER) >> 56) << (8 * eighth);
+    }
+    bits
+}
+
+/// The classes of the bytes of a block, eight to a word. A loop: `array::map` of so many is a call for each byte.
+#[inline(always)]
+fn classes_of(block: &[u8; BLOCK_BYTES]) -> [u64; 8] {
+    let mut classes = [0; BLOCK_BYTES];
+    for (class, byte) in classes.iter_mut().zip(block) {
+        *class = CLASSES[usize::from(*byte)];
+    }
+    words_of(&classes)
 }
 
 impl Simd for Portable {
     type Block = [u8; BLOCK_BYTES];
+    type Waiting = ();
 
     #[inline(always)]
     fn load(self, bytes: &[u8; BLOCK_BYTES]) -> Self::Block {
@@ -88,20 +102,32 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
-    fn plain(self, block: Self::Block) -> Option<Plain> {
-        const RARE: u64 = (1 << BACKSLASH | 1 << CONTROL | 1 << HIGH) * LOWEST;
-        let classes = words_of(&block.map(|byte| CLASSES[usize::from(byte)]));
-        let is_plain = classes.iter().fold(0, |any, word| any | word) & RARE == 0;
-        is_plain.then(|| Plain {
+    fn plain(self, block: Self::Block) -> Plain {
+        let classes = classes_of(&block);
+        let backslash = mask(&classes, BACKSLASH);
+        Plain {
             quote: mask(&classes, QUOTE),
             separator: mask(&classes, SEPARATOR),
             structural: mask(&classes, STRUCTURAL),
-        })
+            rare: backslash | mask(&classes, CONTROL) | mask(&classes, HIGH),
+        }
+    }
+
+    #[inline(always)]
+    fn numerals(self, block: Self::Block) -> Numerals {
+        let mut digits = 0;
+        for (eighth, word) in words_of(&block).iter().enumerate() {
+            // Digits become 0 to 9, and what is more reaches the top bit. No byte carries into the next.
+            let values = word ^ (u64::from(b'0') * LOWEST);
+            let others = ((values & !(LOWEST << 7)) + 0x76 * LOWEST) | values;
+            digits |= ((!others >> 7 & LOWEST).wrapping_mul(GATHER) >> 56) << (8 * eighth);
+        }
+        Numerals { digits, zeros: equal(&block, b'0'), minus: equal(&block, b'-'), dots: equal(&block, b'.') }
     }
 
     #[inline(always)]
     fn masks(self, block: Self::Block) -> Masks {
-        let classes = words_of(&block.map(|byte| CLASSES[usize::from(byte)]));
+        let classes = classes_of(&block);
         Masks {
             quote: mask(&classes, QUOTE),
             backslash: mask(&classes, BACKSLASH),
@@ -120,7 +146,7 @@ impl Simd for Portable {
 
     #[inline(always)]
     fn escapes(self, block: Self::Block) -> (u64, u64) {
-        let classes = words_of(&block.map(|byte| CLASSES[usize::from(byte)]));
+        let classes = classes_of(&block);
         (mask(&classes, ESCAPE), equal(&block, b'u'))
     }
 
@@ -130,7 +156,11 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
-    fn gather(self, block: Self::Block, mut wanted: u64, out: &mut [u8; BLOCK_BYTES]) {
+    fn none_waiting(self) {}
+
+    #[inline(always)]
+    fn append(self, block: Self::Block, mut wanted: u64, (): (), count: usize, tokens: &mut Tokens) {
+        let out = tokens[count..].first_chunk_mut::<BLOCK_BYTES>().expect("room for one more block");
         let mut count = 0;
         while wanted != 0 {
             let at = wanted.trailing_zeros() as usize;
@@ -142,9 +172,61 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
-    fn equal(self, left: &[u8], right: &[u8]) -> bool {
-        left == right
+    fn store(self, (): (), _: usize, _: &mut Tokens) {}
+
+    #[inline(always)]
+    fn hash(self, tokens: &Tokens, count: usize) -> u32 {
+        hash(tokens, count)
     }
+
+    #[inline(always)]
+    fn equal(self, tokens: &Tokens, other: &Tokens, count: usize) -> bool {
+        tokens[..count] == other[..count]
+    }
+
+    #[inline]
+    fn run<W: Work>(self, work: W) -> W::Output {
+        // Not inlined, so that it does not take up room where another set runs.
+        #[inline(never)]
+        fn apart<W: Work>(set: Portable, work: W) -> W::Output {
+            work.with(set)
+        }
+        apart(self, work)
+    }
+}
+
+/// Words of eight tokens that count for the hash; what differs later only is told apart by comparing.
+const HASHED_WORDS_MAX: usize = 64;
+
+/// Odd multipliers for the words: SplitMix64 from a fixed seed.
+static MULTIPLIERS: [u64; HASHED_WORDS_MAX] = {
+    let mut multipliers = [0; HASHED_WORDS_MAX];
+    let mut state = 0x7469_6465_6761_7465_u64;
+    let mut at = 0;
+    while at < multipliers.len() {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut bits = state;
+        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        multipliers[at] = (bits ^ (bits >> 31)) | 1;
+        at += 1;
+    }
+    multipliers
+};
+
+/// A sum of products, which the CPU forms side by side.
+#[inline(always)]
+pub(super) fn hash(tokens: &Tokens, count: usize) -> u32 {
+    const _: () = assert!(TOKENS_ROOM.is_multiple_of(8), "the last word is whole");
+    let (words, _) = tokens.as_chunks::<8>();
+    let whole = count / 8;
+    let mut sum = (count as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    for at in 0..whole.min(HASHED_WORDS_MAX) {
+        sum = sum.wrapping_add(u64::from_le_bytes(words[at]).wrapping_mul(MULTIPLIERS[at]));
+    }
+    let last = u64::from_le_bytes(words[whole]) & ((1 << (count % 8 * 8)) - 1);
+    sum = sum.wrapping_add((last ^ sum >> 32).wrapping_mul(MULTIPLIERS[0]));
+    (sum >> 32) as u32
 }
 
 /// Six shifts for what a carry-less multiplication by all ones does at once.

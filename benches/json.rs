@@ -1,0 +1,167 @@
+//! Validation beside other parsers, in one run: every contender judges every stream in each of many short rounds, and
+//! the best round of each counts, so that a noisy machine disturbs all alike. Prints one table.
+//!
+//! `cargo bench --bench json` measures all streams, `cargo bench --bench json -- PART` those whose name contains PART, and
+//! `… -- PART CONTENDER` by one contender only. Ratios are to the first contender of the table.
+//!
+//! The validator is given the stream as lines and finds where they end; the others are given each event apart. simd-json
+//! changes the text it parses, so a copy of it is part of its work.
+
+mod shapes;
+
+use std::env;
+use std::hint::black_box;
+use std::io::{self, Write as _};
+use std::time::Instant;
+
+use serde::de::IgnoredAny;
+use shapes::documents;
+use shapes::streams;
+use shapes::{Size, events_of};
+use simd_json::{Buffers, INPUT_PADDING, Tape, fill_tape_padded};
+use tidegate::json::{Level, Until, Validator};
+
+/// Rounds; the best of each contender counts. `JSON_ROUNDS` sets another number, for a profiler.
+const ROUNDS: usize = 60;
+/// Bytes that a contender judges in a round at least: a millisecond or so.
+const ROUND_BYTES: usize = 1 << 20;
+const DEPTH_MAX: usize = 128;
+
+/// A stream of events in the two forms that contenders take.
+struct Stream {
+    name: &'static str,
+    events: Vec<Vec<u8>>,
+    lines: Vec<u8>,
+    /// Whether events are valid; else every other one is not.
+    is_valid: bool,
+}
+
+impl Stream {
+    fn new(name: &'static str, events: Vec<Vec<u8>>, is_valid: bool) -> Self {
+        let mut lines = events.join(&b'\n');
+        lines.push(b'\n');
+        Self { name, events, lines, is_valid }
+    }
+
+    fn bytes(&self) -> usize {
+        self.events.iter().map(Vec::len).sum()
+    }
+}
+
+/// Judges all events of a stream; returns how many are valid.
+type Contender = (String, Box<dyn FnMut(&Stream) -> usize>);
+
+fn by_validator(level: Level) -> Contender {
+    let mut validator = Validator::with_level(DEPTH_MAX, level);
+    let judge = move |stream: &Stream| {
+        let (mut rest, mut valid) = (&stream.lines[..], 0);
+        while let Some(scan) = validator.scan(rest, Until::LineFeed) {
+            let (event, after) = rest.split_at(scan.bytes);
+            valid += usize::from(validator.judge(event, scan).is_ok());
+            rest = &after[1..];
+        }
+        valid
+    };
+    (level.to_string(), Box::new(judge))
+}
+
+fn by_simd_json() -> Contender {
+    let mut buffers = Buffers::with_max_depth(1 << 20, DEPTH_MAX);
+    let mut scratch = vec![0; (1 << 20) + INPUT_PADDING];
+    let mut home = Some(Tape(Vec::with_capacity(1 << 16)));
+    let judge = move |stream: &Stream| {
+        let mut valid = 0;
+        for event in &stream.events {
+            scratch[..event.len()].copy_from_slice(event);
+            let mut tape = home.take().expect("put back by the last event").reset();
+            let padded = &mut scratch[..event.len() + INPUT_PADDING];
+            valid += usize::from(fill_tape_padded(padded, event.len(), &mut buffers, &mut tape).is_ok());
+            home = Some(tape.reset());
+        }
+        valid
+    };
+    ("simd-json".to_owned(), Box::new(judge))
+}
+
+fn by_sonic_rs() -> Contender {
+    let judge = |stream: &Stream| {
+        let is_valid = |event: &&Vec<u8>| sonic_rs::from_slice::<IgnoredAny>(event).is_ok();
+        stream.events.iter().filter(is_valid).count()
+    };
+    ("sonic-rs".to_owned(), Box::new(judge))
+}
+
+fn by_serde_json() -> Contender {
+    let judge = |stream: &Stream| {
+        let is_valid = |event: &&Vec<u8>| {
+            std::str::from_utf8(event).is_ok_and(|text| serde_json::from_str::<IgnoredAny>(text).is_ok())
+        };
+        stream.events.iter().filter(is_valid).count()
+    };
+    ("serde_json".to_owned(), Box::new(judge))
+}
+
+fn streams() -> Vec<Stream> {
+    let valid = |name, events| Stream::new(name, events, true);
+    vec![
+        valid("one shape, 268 B", streams::one_shape(268)),
+        valid("one shape, 343 B", streams::one_shape(343)),
+        valid("attribution, 268 B", events_of(Size::Mean268, 1024)),
+        valid("attribution, 343 B", events_of(Size::Bytes343, 1024)),
+        valid("16 shapes", streams::sixteen_shapes()),
+        valid("4.2 KB", events_of(Size::Large4200, 128)),
+        valid("GitHub's timeline", documents::timeline(512)),
+        valid("Twitter's statuses", documents::statuses(128)),
+        valid("Twitter's answer", vec![documents::search_answer()]),
+        valid("hostile: ever new shapes", streams::ever_new_shapes()),
+        valid("hostile: more shapes than fit", streams::more_shapes_than_fit()),
+        valid("hostile: huge shapes", streams::huge_shapes()),
+        valid("hostile: numbers", streams::numbers()),
+        valid("hostile: escapes", streams::escapes()),
+        valid("hostile: tiny", streams::tiny()),
+        Stream::new("hostile: every other one broken", streams::half_broken(), false),
+    ]
+}
+
+fn main() -> io::Result<()> {
+    let mut args = env::args().skip(1).filter(|arg| !arg.starts_with('-'));
+    let (wanted, by) = (args.next().unwrap_or_default(), args.next().unwrap_or_default());
+    let mut contenders = vec![by_simd_json(), by_sonic_rs(), by_serde_json()];
+    contenders.extend(Level::all().into_iter().map(by_validator));
+    contenders.retain(|(name, _)| name.contains(&by));
+
+    let rounds = env::var("JSON_ROUNDS").map_or(ROUNDS, |text| text.parse().expect("a number of rounds"));
+    let mut out = io::stdout().lock();
+    write!(out, "{:32}{:>7}", "ns per event (ratio)", "bytes")?;
+    for (name, _) in &contenders {
+        write!(out, "{name:>18}")?;
+    }
+    writeln!(out)?;
+    for stream in streams().iter().filter(|stream| stream.name.contains(&wanted)) {
+        let passes = ROUND_BYTES.div_ceil(stream.bytes());
+        let mut best = vec![u128::MAX; contenders.len()];
+        for _ in 0..rounds {
+            for ((name, judge), best) in contenders.iter_mut().zip(&mut best) {
+                let start = Instant::now();
+                for _ in 0..passes {
+                    let valid = black_box(judge(black_box(stream)));
+                    assert_eq!(
+                        valid,
+                        if stream.is_valid { stream.events.len() } else { stream.events.len() / 2 },
+                        "{name}"
+                    );
+                }
+                *best = (*best).min(start.elapsed().as_nanos());
+            }
+        }
+        let events = stream.events.len();
+        write!(out, "{:32}{:>7}", stream.name, stream.bytes() / events)?;
+        for time in &best {
+            let ns = *time as f64 / (passes * events) as f64;
+            write!(out, "{:>18}", format!("{ns:.1} ({:.2})", best[0] as f64 / *time as f64))?;
+        }
+        writeln!(out)?;
+        out.flush()?;
+    }
+    Ok(())
+}

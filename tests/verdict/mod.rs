@@ -1,0 +1,150 @@
+//! What other parsers say, and what the validator says on every instruction set and in every place. Shared by the tests
+//! of the json room.
+
+use simd_json::{Buffers, ErrorType, Node};
+use tidegate::json::{Level, Until, Validator};
+
+/// Nesting allowed in these tests; serde_json allows some more.
+pub(crate) const DEPTH: usize = 100;
+
+/// What the others say of a text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// One object.
+    Valid,
+    /// Anything else.
+    Invalid,
+    /// They differ where they are known to: see [`Others::judge`].
+    Unknown,
+}
+
+/// What simd-json says.
+#[derive(Clone, Copy, Debug)]
+enum Theirs {
+    Value {
+        is_object: bool,
+    },
+    NumberRefused,
+    /// Deeper than [`DEPTH`], which serde_json does not know.
+    TooDeep,
+    Refused,
+}
+
+/// The other parsers.
+pub(crate) struct Others {
+    buffers: Buffers,
+    scratch: Vec<u8>,
+}
+
+impl Others {
+    pub(crate) fn new() -> Self {
+        Self { buffers: Buffers::with_max_depth(4096, DEPTH), scratch: Vec::new() }
+    }
+
+    /// What simd-json and serde_json agree on.
+    ///
+    /// simd-json refuses numbers it cannot hold, serde_json does not look at surrogates nor at UTF-8 when it ignores a
+    /// text. So serde_json alone is asked for a text whose numbers simd-json refuses, if it escapes no surrogates; with
+    /// both there is nobody to ask.
+    pub(crate) fn judge(&mut self, text: &[u8]) -> Verdict {
+        let theirs = self.simd_json(text);
+        let escapes_surrogates = text.windows(3).any(|bytes| bytes.eq_ignore_ascii_case(b"\\ud"));
+        let serde = serde_json(text);
+        match theirs {
+            Theirs::Value { is_object } => {
+                assert_eq!(serde, is_object, "simd-json and serde_json differ on {:?}", String::from_utf8_lossy(text));
+                if is_object { Verdict::Valid } else { Verdict::Invalid }
+            }
+            Theirs::NumberRefused => match (serde, escapes_surrogates) {
+                (true, true) => Verdict::Unknown,
+                (true, false) => Verdict::Valid,
+                (false, _) => Verdict::Invalid,
+            },
+            Theirs::TooDeep => Verdict::Invalid,
+            Theirs::Refused => {
+                let is_agreed = !serde || escapes_surrogates;
+                assert!(is_agreed, "refused by simd-json only: {:?}", String::from_utf8_lossy(text));
+                Verdict::Invalid
+            }
+        }
+    }
+
+    fn simd_json(&mut self, text: &[u8]) -> Theirs {
+        self.scratch.clear();
+        self.scratch.extend_from_slice(text);
+        let begins = text.iter().find(|byte| !b" \t\r\n".contains(byte)) == Some(&b'{');
+        if !begins {
+            return Theirs::Value { is_object: false };
+        }
+        match simd_json::to_tape_with_buffers(&mut self.scratch, &mut self.buffers) {
+            Ok(tape) => Theirs::Value { is_object: matches!(tape.0.first(), Some(Node::Object { .. })) },
+            Err(error) => match error.error() {
+                ErrorType::InvalidNumber | ErrorType::InvalidExponent | ErrorType::Overflow => Theirs::NumberRefused,
+                ErrorType::DepthLimitExceeded => Theirs::TooDeep,
+                _ => Theirs::Refused,
+            },
+        }
+    }
+}
+
+fn serde_json(text: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(text) else { return false };
+    let begins = text.trim_start_matches([' ', '\t', '\r', '\n']).starts_with('{');
+    begins && serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok()
+}
+
+/// A validator for each instruction set of this CPU.
+pub(crate) struct Ours {
+    validators: Vec<Validator>,
+    body: Vec<u8>,
+}
+
+impl Ours {
+    pub(crate) fn new() -> Self {
+        let validators = Level::all().into_iter().map(|level| Validator::with_level(DEPTH, level)).collect();
+        Self { validators, body: Vec::new() }
+    }
+
+    /// Makes the shape of a valid event known.
+    pub(crate) fn learn(&mut self, event: &[u8]) {
+        for validator in &mut self.validators {
+            validator.validate(event).expect("only valid events are learnt");
+        }
+    }
+
+    /// Whether `text` is valid: the same alone and as a line, `shift` bytes into a block, on every set. What is valid
+    /// was proven by the scan, which never needed the parser for it.
+    pub(crate) fn judge(&mut self, text: &[u8], shift: usize) -> bool {
+        let mut agreed = None;
+        for validator in &mut self.validators {
+            let before = validator.counts().parsed;
+            let is_valid = validator.validate(text).is_ok();
+            let by_parser = validator.counts().parsed != before;
+            let shown = String::from_utf8_lossy(text);
+            assert_eq!(is_valid, !by_parser, "{}: left to the parser: {shown:?}", validator.level());
+            assert_eq!(*agreed.get_or_insert(is_valid), is_valid, "{}: {shown:?}", validator.level());
+
+            // White space before it moves it through the blocks; what follows the line must not matter.
+            self.body.clear();
+            self.body.resize(shift, b' ');
+            self.body.extend_from_slice(text);
+            let line_bytes = self.body.iter().position(|byte| *byte == b'\n').unwrap_or(self.body.len());
+            let line_is_whole = line_bytes == self.body.len();
+            self.body.extend_from_slice(b"\n\"\\{\xff\x01");
+            let scan = validator.scan(&self.body, Until::LineFeed).expect("there is a line feed");
+            assert_eq!(scan.bytes, line_bytes, "{}: {shown:?}", validator.level());
+            let as_line = validator.judge(&self.body[..line_bytes], scan).is_ok();
+            if line_is_whole {
+                assert_eq!(as_line, is_valid, "{}: as a line {shift} in: {shown:?}", validator.level());
+            }
+            if is_valid && text.first() == Some(&b'{') {
+                self.body.drain(..shift);
+                let event = text.trim_ascii_end();
+                let scan = validator.scan(&self.body, Until::Brace).expect("a valid object has an end");
+                assert_eq!(scan.bytes, event.len(), "{}: in an array: {shown:?}", validator.level());
+                assert!(validator.judge(&self.body[..scan.bytes], scan).is_ok(), "in an array: {shown:?}");
+            }
+        }
+        agreed.expect("there is an instruction set")
+    }
+}
