@@ -5,11 +5,15 @@
 //! floors: what is low needs half a bucket, what is high may go into debt. So low is shed first, without anybody counting
 //! how much of each there is.
 
-use super::PPM;
+use super::{PPM, REQUEST_WORK};
 
 /// Ticks of work the full bucket holds: what may come at once beyond the rate. More would let a burst overshoot the
 /// target for longer than its fast mean looks back; less would refuse what one turn of a busy loop brings.
 pub const BURST_TICKS: u64 = 25;
+
+/// The bucket holds this many requests' worth at least. A turn that was cut short by other threads of its core makes the rate
+/// a fraction of what it was for a while; a bucket in proportion would be in full debt after one request.
+const BURST_MIN: u64 = 16 * REQUEST_WORK;
 
 /// The fastest rate told apart from a faster one, so that 64 bits are enough for every product: 100 TB of bodies per second.
 const RATE_MAX: u64 = i64::MAX as u64 / PPM / BURST_TICKS / 3;
@@ -27,7 +31,7 @@ impl Budget {
     /// Adds what `elapsed_ns` at `rate` per tick bring.
     pub fn refill(&mut self, rate: u64, elapsed_ns: u64) {
         let rate = rate.min(RATE_MAX);
-        let burst = ((rate * BURST_TICKS) as i64).max(1);
+        let burst = (rate * BURST_TICKS).max(BURST_MIN) as i64;
         if self.burst == 0 {
             // The first rate ever: what was before nobody counted.
             self.level = burst;
@@ -73,38 +77,44 @@ mod tests {
     use super::*;
     use crate::admit::TICK_NS;
 
+    /// Fast enough that the bucket is of ticks.
+    const RATE: u64 = 100_000;
+
     #[test]
     fn it_fills_at_the_rate_up_to_the_burst_and_debts_are_paid() {
         let mut budget = Budget::default();
         assert_eq!(budget.fill(), PPM as i64, "without a rate there is no bound");
-        budget.refill(100, 0);
-        budget.charge(100 * BURST_TICKS);
-        assert_eq!((budget.fill(), budget.paid_in_ns(100)), (0, 0));
-        budget.charge(1000);
+        budget.refill(RATE, 0);
+        budget.charge(RATE * BURST_TICKS);
+        assert_eq!((budget.fill(), budget.paid_in_ns(RATE)), (0, 0));
+        budget.charge(10 * RATE);
         assert_eq!(budget.fill(), -400_000);
-        assert_eq!(budget.paid_in_ns(100), 10 * TICK_NS);
-        budget.refill(100, 15 * TICK_NS);
+        assert_eq!(budget.paid_in_ns(RATE), 10 * TICK_NS);
+        budget.refill(RATE, 15 * TICK_NS);
         assert_eq!(budget.fill(), 200_000);
-        budget.refill(100, u64::MAX);
+        budget.refill(RATE, u64::MAX);
         assert_eq!(budget.fill(), PPM as i64);
         budget.charge(u64::MAX);
         assert_eq!(budget.fill(), -(PPM as i64));
     }
 
     #[test]
-    fn a_low_rate_asked_often_still_fills_it() {
+    fn a_low_rate_asked_often_still_fills_it_and_one_request_does_not_empty_it() {
         let mut budget = Budget::default();
         budget.refill(100, 0);
-        budget.charge(100 * BURST_TICKS);
-        (0..5_000).for_each(|_| budget.refill(100, TICK_NS / 1000));
-        assert_eq!(budget.fill(), PPM as i64 * 5 / BURST_TICKS as i64);
+        budget.charge(REQUEST_WORK);
+        assert_eq!(budget.fill(), PPM as i64 * 15 / 16);
+        // A microsecond at a time, a tenth of a unit each.
+        (0..1_000 * REQUEST_WORK / 200).for_each(|_| budget.refill(100, TICK_NS / 1000));
+        let half_paid = BURST_MIN as i64 - REQUEST_WORK as i64 + REQUEST_WORK as i64 / 2;
+        assert_eq!(budget.fill(), half_paid * PPM as i64 / BURST_MIN as i64);
     }
 
     #[test]
     fn a_new_rate_leaves_it_as_full_as_it_was() {
         let mut budget = Budget::default();
-        budget.refill(100, 0);
-        budget.charge(50 * BURST_TICKS);
+        budget.refill(RATE, 0);
+        budget.charge(RATE / 2 * BURST_TICKS);
         for rate in [1, 3, u64::MAX / BURST_TICKS, 40_000] {
             budget.refill(rate, 0);
             assert!(budget.fill().abs_diff(500_000) < 30_000, "{rate}: {}", budget.fill());

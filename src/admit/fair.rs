@@ -12,12 +12,14 @@
 //! own tenant only, so ten thousand tenants cost what one costs.
 
 use super::ewma::{Decay, TICK_NS};
-use super::{PPM, TICK_NS as TICK};
+use super::{PPM, REQUEST_WORK, TICK_NS as TICK};
 
 /// A tenant asks as long as a request of his came within this or the last such time.
 const EPOCH_NS: u64 = 100 * TICK_NS;
 /// Ticks that [`Decay::SLOW`] averages over.
 const SHARE_TICKS: u64 = 100;
+/// Who has had less than this within the last 100 ms has not had his share, however small the shares are just now.
+const LITTLE: u64 = 2 * REQUEST_WORK;
 const _: () = assert!(TICK == TICK_NS);
 
 /// What one tenant has had of one shard.
@@ -93,7 +95,7 @@ impl FairShares {
         let guaranteed = u128::from(rate) * u128::from(weight) / u128::from(weights);
         let had = u128::from(share.rate(now_ns));
         let left = PPM as i64 - fill.clamp(0, PPM as i64);
-        if had < guaranteed {
+        if had < guaranteed || share.recent < LITTLE {
             Standing::Below
         } else if had * left as u128 <= guaranteed * u128::from(PPM) {
             Standing::Above
