@@ -41,6 +41,8 @@ pub struct ThreadReport {
     pub busy_fraction: f64,
     /// Share of the time its core was not given to it.
     pub starved_fraction: f64,
+    /// The longest time for which it did not come round to anything, ns.
+    pub pause_max_ns: u64,
     /// How late it sent although a connection was free: median, 99th percentile and most, ns.
     pub slip_ns: [u64; 3],
     /// System calls of its ring.
@@ -178,6 +180,7 @@ impl Series<'_> {
             threads.push(ThreadReport {
                 busy_fraction: report.busy_fraction,
                 starved_fraction: report.starved_fraction,
+                pause_max_ns: report.pause_max_ns,
                 slip_ns: [slip.value_at_quantile(0.5), slip.value_at_quantile(0.99), slip.max()],
                 enters: report.enters,
                 pinned: report.pinned,

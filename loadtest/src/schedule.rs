@@ -122,10 +122,12 @@ impl Curve {
         Self { pieces: self.pieces.iter().map(scale).collect() }
     }
 
-    /// The same with its first value held for `duration_ns` before it: a warm-up.
+    /// The same with its first value held for `duration_ns` before it: a warm-up. A curve that begins at 0 is begun at a
+    /// tenth of where it goes: nothing would warm nothing, and its peak may be more than the server can take.
     #[must_use]
     pub fn after_warmup(&self, duration_ns: u64) -> Self {
-        let first = self.pieces.iter().map(|piece| piece.from.max(piece.to)).find(|value| *value > 0.0).unwrap_or(0.0);
+        let begin = |piece: &Piece| if piece.from > 0.0 { piece.from } else { piece.to / 10.0 };
+        let first = self.pieces.iter().map(begin).find(|value| *value > 0.0).unwrap_or(0.0);
         let mut pieces = vec![Piece { duration_ns, from: first, to: first }];
         pieces.extend_from_slice(&self.pieces);
         Self::new(pieces)
@@ -390,9 +392,10 @@ mod tests {
     #[test]
     fn a_warm_up_holds_the_first_rate() {
         let curve = Curve::parse("ramp:100-200", None, SECOND).unwrap().after_warmup(SECOND);
-        // A ramp's first piece is held at its higher end: a warm-up at rate 0 would warm nothing.
-        assert!((curve.at(SECOND / 2) - 200.0).abs() < 1e-9);
+        assert!((curve.at(SECOND / 2) - 100.0).abs() < 1e-9);
         assert_eq!(curve.duration_ns(), 2 * SECOND);
+        let from_nothing = Curve::parse("ramp:0-200", None, SECOND).unwrap().after_warmup(SECOND);
+        assert!((from_nothing.at(SECOND / 2) - 20.0).abs() < 1e-9);
     }
 
     #[test]

@@ -2,7 +2,9 @@
 
 mod support;
 
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use support::{Lease, Server, refusal, show};
 
@@ -52,6 +54,40 @@ fn a_result_that_cannot_be_written_is_an_error() {
         let (code, said) = refusal(&[&run[..], &[option, "/dev/full"]].concat());
         assert!(code == 3 && said.contains("/dev/full"), "{option}: {code}: {said}");
     }
+}
+
+/// A generator that was stopped says so: what it measured then is its own pause.
+#[test]
+fn a_generator_that_was_stopped_marks_its_run_invalid() {
+    let server = Server::start();
+    let target = server.address().to_string();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_tidegate-load"))
+        .args(["run", "--target", &target, "--rate", "100", "--batch", "1", "--duration", "2s", "--warmup", "0s"])
+        .args(["--interval", "100ms", "--json", "-", "--connections", "2"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // The first line of progress: its first interval is over, nineteen are to come.
+    let mut progress = BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    progress.read_line(&mut line).unwrap();
+    let signal = |name: &str| {
+        let sent = Command::new("kill").args([name, &child.id().to_string()]).status().unwrap();
+        assert!(sent.success(), "{line}");
+    };
+    signal("-STOP");
+    // Another run's end: what it takes is what its schedule says, at least.
+    server.run(&["--duration", "600ms"]);
+    signal("-CONT");
+    // Read to its end, so that the child is not held up by it.
+    let mut rest = String::new();
+    progress.read_to_string(&mut rest).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let result: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((output.status.code(), result["valid"].as_bool()), (Some(5), Some(false)), "{rest}");
+    assert!(result["generator"]["pause_max_us"].as_f64().unwrap() >= 500_000.0, "{}", result["generator"]);
+    assert!(rest.contains("did not run") || result["invalid_because"].to_string().contains("did not run"), "{rest}");
 }
 
 #[test]

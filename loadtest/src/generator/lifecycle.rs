@@ -77,9 +77,8 @@ impl Generator<'_> {
     fn limit_at(&self, now: u64) -> usize {
         let Some(curve) = &self.plan.clients else { return self.connections.len() };
         // Behind the end of the curve everybody stays for the answers that are under way.
-        let all = curve.at(now.min(curve.duration_ns().saturating_sub(1))).round() as usize;
-        let threads = self.plan.threads();
-        (all / threads + usize::from(self.thread < all % threads)).min(self.connections.len())
+        let all = curve.at(now.min(curve.duration_ns().saturating_sub(1)));
+        clients_of(all, self.thread, self.plan.threads()).min(self.connections.len())
     }
 
     fn set_limit(&mut self, limit: usize) {
@@ -93,6 +92,9 @@ impl Generator<'_> {
 
     /// What is looked after a few hundred times a second.
     pub(super) fn tick(&mut self, now: u64, shared: &Shared, intervals: &Sender<Interval>) -> io::Result<()> {
+        if !self.draining {
+            self.pause_max_ns = self.pause_max_ns.max(now.saturating_sub(self.next_tick));
+        }
         self.next_tick = now + TICK_NS;
         let interval_ns = self.plan.interval.as_nanos() as u64;
         while now >= self.interval_end(interval_ns) {
@@ -317,6 +319,12 @@ impl Generator<'_> {
     }
 }
 
+/// Clients of one thread out of `all`: one at least, since half a client still has a request now and then.
+fn clients_of(all: f64, thread: usize, threads: usize) -> usize {
+    let all = (all.ceil() as usize).max(threads);
+    all / threads + usize::from(thread < all % threads)
+}
+
 /// End of an interval, ns from the start.
 #[must_use]
 pub fn interval_end(index: u32, warmup_ns: u64, interval_ns: u64) -> u64 {
@@ -337,7 +345,15 @@ pub(super) fn new_socket(target: std::net::SocketAddr, receive_bytes: Option<usi
 
 #[cfg(test)]
 mod tests {
-    use super::interval_end;
+    use super::{clients_of, interval_end};
+
+    #[test]
+    fn fewer_clients_than_threads_still_leave_each_thread_one() {
+        let parts = |all, threads| (0..threads).map(|at| clients_of(all, at, threads)).collect::<Vec<_>>();
+        assert_eq!(parts(7.2, 3), [3, 3, 2]);
+        assert_eq!(parts(0.3, 2), [1, 1]);
+        assert_eq!(parts(0.0, 1), [1]);
+    }
 
     #[test]
     fn intervals_meet_at_the_end_of_the_warm_up() {

@@ -86,6 +86,8 @@ pub struct Report {
     pub busy_fraction: f64,
     /// Share of the time its core was not given to it.
     pub starved_fraction: f64,
+    /// The longest time for which it did not come round to anything, ns.
+    pub pause_max_ns: u64,
     /// When it stopped sending, ns from the start.
     pub ended_ns: u64,
     /// What its slow readers met: answers' bytes read, connections closed by the server.
@@ -141,6 +143,7 @@ struct Generator<'p> {
     draining: bool,
     ended_ns: u64,
     idle_polling_ns: u64,
+    pause_max_ns: u64,
     next_tick: u64,
     next_timeouts: u64,
     under_way: usize,
@@ -179,6 +182,7 @@ pub fn generate(plan: &Plan, thread: usize, shared: &Shared, intervals: &Sender<
         ledger: generator.ledger,
         busy_fraction: (cpu / wall).clamp(0.0, 1.0),
         starved_fraction: (starved / wall).clamp(0.0, 1.0),
+        pause_max_ns: generator.pause_max_ns,
         ended_ns: generator.ended_ns,
         slow_bytes: generator.slow_bytes,
         slow_closed: generator.slow_closed,
@@ -265,6 +269,7 @@ impl<'p> Generator<'p> {
             draining: false,
             ended_ns: 0,
             idle_polling_ns: 0,
+            pause_max_ns: 0,
             next_tick: 0,
             next_timeouts: 0,
             under_way: 0,

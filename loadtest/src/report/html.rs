@@ -38,7 +38,7 @@ pub fn html(result: &RunResult, corrected: &Histogram<u64>, uncorrected: &Histog
     page.push_str(&throughput(result));
     page.push_str(&latency_over_time(result));
     page.push_str(&goodput(result));
-    if result.intervals.iter().any(|point| point.errors + point.rejected > 0) {
+    if result.intervals.iter().any(|point| point.is_measured() && point.errors + point.rejected > 0) {
         page.push_str(&failures(result));
     }
     page.push_str("</div>\n");
@@ -110,9 +110,11 @@ fn latency_distribution(corrected: &Histogram<u64>, uncorrected: &Histogram<u64>
 }
 
 fn over_time(points: &[Point], value: impl Fn(&Point) -> f64) -> Vec<(f64, f64)> {
-    // A sliver at the end of the run would show as a fall.
-    let shown = points.iter().filter(|point| !point.drain && point.seconds() > 1e-3);
-    shown.map(|point| ((point.from_s + point.to_s) / 2.0, value(point))).collect()
+    points
+        .iter()
+        .filter(|point| point.is_measured())
+        .map(|point| ((point.from_s + point.to_s) / 2.0, value(point)))
+        .collect()
 }
 
 fn throughput(result: &RunResult) -> String {
@@ -163,7 +165,8 @@ fn failures(result: &RunResult) -> String {
 }
 
 fn time_chart(title: &str, y_scale: Scale, show_y: &dyn Fn(f64) -> String, series: Vec<Series<'_>>) -> String {
-    let show_x = |seconds: f64| format!("{seconds} s");
+    // Ticks are round numbers, but not all of them are binary ones.
+    let show_x = |seconds: f64| format!("{} s", (seconds * 1e6).round() / 1e6);
     Chart { title, x_label: "time", y_label: "", y_scale, show_x: &show_x, show_y, x_ticks: Vec::new(), series }.svg()
 }
 
@@ -244,7 +247,11 @@ fn write_manifest(page: &mut String, result: &RunResult) {
     page.push_str("<h2>Manifest</h2>\n<table>");
     let manifest = serde_json::to_value(&result.manifest).expect("a manifest has string keys only");
     for (name, value) in manifest.as_object().expect("a manifest is an object") {
-        let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        let value = match value {
+            serde_json::Value::Null => "not known".to_owned(),
+            serde_json::Value::String(text) => text.clone(),
+            other => other.to_string(),
+        };
         let _ = writeln!(page, "<tr><td class=\"soft\">{name}</td><td><code>{}</code></td></tr>", escape(&value));
     }
     page.push_str("</table>\n");

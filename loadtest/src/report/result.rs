@@ -17,6 +17,10 @@ use crate::run::Run;
 const SCHEMA: u32 = 1;
 /// A generator thread without at least this share of its time to spare may have limited the run.
 const IDLE_FRACTION_MIN: f64 = 0.05;
+/// One that waited for its core for more than this share of the time read answers late all along.
+const STARVED_FRACTION_MAX: f64 = 0.5;
+/// A thread that did nothing for so long was stopped: the server's answers waited for it.
+const PAUSE_US_MAX: f64 = 250_000.0;
 /// A 99th percentile of slip above this, and above this share of the latency's own, is not what was asked for.
 const SLIP_P99_US_MAX: f64 = 1000.0;
 const SLIP_SHARE_MAX: f64 = 0.1;
@@ -112,6 +116,8 @@ pub struct GeneratorReport {
     pub slip_p50_us: f64,
     pub slip_p99_us: f64,
     pub slip_max_us: f64,
+    #[serde(default)]
+    pub pause_max_us: f64,
     #[serde(default)]
     pub cores: Vec<GeneratorReport>,
 }
@@ -299,6 +305,7 @@ fn generator_report(run: &Run) -> GeneratorReport {
             slip_p50_us: thread.slip_ns[0] as f64 / 1e3,
             slip_p99_us: thread.slip_ns[1] as f64 / 1e3,
             slip_max_us: thread.slip_ns[2] as f64 / 1e3,
+            pause_max_us: thread.pause_max_ns as f64 / 1e3,
             cores: Vec::new(),
         })
         .collect();
@@ -312,6 +319,7 @@ fn generator_report(run: &Run) -> GeneratorReport {
         slip_p50_us: slip.value_at_quantile(0.5) as f64 / 1e3,
         slip_p99_us: slip.value_at_quantile(0.99) as f64 / 1e3,
         slip_max_us: slip.max() as f64 / 1e3,
+        pause_max_us: cores.iter().map(|core| core.pause_max_us).fold(0.0, f64::max),
         cores,
         ..busiest
     }
@@ -332,6 +340,22 @@ fn judge_generator(plan: &Plan, generator: &GeneratorReport, p99_us: f64) -> Vec
         }
     }
     let slip_us_max = SLIP_P99_US_MAX.max(p99_us * SLIP_SHARE_MAX);
+    for (at, core) in
+        generator.cores.iter().enumerate().filter(|(_, core)| core.starved_fraction > STARVED_FRACTION_MAX)
+    {
+        because.push(format!(
+            "generator thread {at} was without its core {:.0} % of the time: latencies are its own as much as the server's; \
+             give it a core of its own",
+            core.starved_fraction * 100.0
+        ));
+    }
+    if generator.pause_max_us > PAUSE_US_MAX {
+        because.push(format!(
+            "a generator thread did not run for {:.1} s: it was stopped, or its core was given to something of higher \
+             priority; answers waited for it",
+            generator.pause_max_us / 1e6
+        ));
+    }
     if matches!(plan.mode, Mode::Open { .. }) && generator.slip_p99_us > slip_us_max {
         because.push(format!(
             "1 % of the requests left more than {:.1} ms late although a connection was free: the schedule was not kept; \
