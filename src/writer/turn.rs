@@ -217,7 +217,11 @@ impl Writer {
     ///
     /// # Errors
     /// As [`Writer::run`].
+    ///
+    /// # Panics
+    /// If a group is not synced yet: the seal would prove what is not so.
     pub fn finish(mut self) -> Result<(), WriterFailure> {
+        assert!(self.written.is_empty(), "a seal says that everything before it is synced");
         // A segment without chunks needs no seal: its header says where the one before it ends.
         let has_chunks = self.end.offset > SEGMENT_HEADER_BYTES as u64;
         if has_chunks && self.end.offset + PAGE_BYTES as u64 <= self.segment_bytes {

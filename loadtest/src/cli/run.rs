@@ -80,7 +80,7 @@ pub(super) fn run(args: &RunArgs) -> Result<Exit, Failure> {
     let done = run::run(&plan, &shared, &mut watch(&plan, args)).map_err(Failure::unable)?;
     let mut manifest = Manifest::gather(&plan, &setting);
     manifest.started_unix_ms = done.started_unix_ms;
-    if let Some(level) = done.totals.ack.as_ref().filter(|_| plan.head.ack.is_none()) {
+    if let Some(level) = done.totals.ack.as_ref().filter(|level| !level.is_empty() && plan.head.ack.is_none()) {
         manifest.ack = format!("{level} (server default)");
     }
     let mut result = report::make(&plan, &done, manifest, &limits);
