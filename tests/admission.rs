@@ -77,6 +77,36 @@ fn without_a_target_the_same_load_makes_everybody_wait() {
 }
 
 #[test]
+fn a_target_is_held_when_what_refusing_took_is_divided_and_not_clocked() {
+    // Whatever a refusal really costs: what the division gets wrong, the target is off by.
+    for (refuse_ns, times, points) in [(5_000, 3.0, 0.05), (7_000, 5.0, 0.1), (15_000, 3.0, 0.2)] {
+        let machine = Machine { refuse_ns, refusing_is_clocked: false, ..Machine::default() };
+        let outcome = open_loop(machine, 6, move |_| times);
+        let (serving, refusing) =
+            (outcome.mean_serving(2 * SECOND, 6 * SECOND), outcome.mean_refusing(2 * SECOND, 6 * SECOND));
+        eprintln!("{refuse_ns} ns a refusal, {times} times the load: serving {serving:.3}, refusing {refusing:.3}");
+        assert!((serving - 0.67).abs() <= points, "{refuse_ns} ns a refusal: {serving:.3}");
+    }
+}
+
+#[test]
+fn others_on_the_core_cost_what_they_take_and_admission_never_ends() {
+    // A low target is the worst case: one turn that others interrupt is more than it allows in 100 ms.
+    for (target, others, refuse_ns) in
+        [(0.67, 0.5, 15_000), (0.05, 0.5, 7_000), (0.05, 0.8, 15_000), (0.05, 0.8, 45_000)]
+    {
+        let machine = Machine { target, others, refuse_ns, refusing_is_clocked: false, ..Machine::default() };
+        let mut storm = RetryStorm { clients: 64, think_ns: MS / 10, from_ns: 0, until_ns: 30 * SECOND };
+        let outcome = Simulation::new(machine, seed(), &[1], 64).run(&mut storm, 30 * SECOND);
+        let goodput = |second| outcome.goodput(second * SECOND, (second + 5) * SECOND) / machine.capacity();
+        let parts: Vec<f64> = (0..6).map(|fifth| goodput(5 * fifth)).collect();
+        eprintln!(
+            "target {target}, others {others}, {refuse_ns} ns a refusal: {parts:.3?} of what the target has room for"
+        );
+    }
+}
+
+#[test]
 fn a_ramp_is_followed_without_swinging() {
     let outcome = open_loop(Machine::default(), 12, |now_ns| 0.2 + 3.8 * now_ns as f64 / (12 * SECOND) as f64);
     // The load passes the target after 2.5 s.

@@ -42,7 +42,7 @@ struct Shard {
 }
 
 impl Shard {
-    fn new(shard: u16, metrics: Arc<ServerMetrics>, connections: u32, request: &[u8]) -> Self {
+    fn new(shard: u16, metrics: Arc<ServerMetrics>, connections: u32, request: &[u8], admission: Config) -> Self {
         let shard = ShardId(shard);
         let limits = Limits { connections_per_shard_max: connections, ..Limits::default() };
         let region = Arc::new(Region::map(4 * MIB, false).expect("memory"));
@@ -60,7 +60,7 @@ impl Shard {
             clock: Clock::new(),
             waiters: Waiters::new(connections as usize),
             server: metrics,
-            door: door(shard),
+            door: door(shard, admission),
             gzip: Shelf::new(limits.decoders_per_shard_max),
             zstd: Shelf::new(limits.decoders_per_shard_max),
             error_lists: Shelf::new(connections as usize),
@@ -137,10 +137,13 @@ impl Shard {
 }
 
 /// With a target, and nobody refused.
-fn door(shard: ShardId) -> Door {
-    let config = Config { target: PPM * 67 / 100, lag_target_ns: u64::MAX, in_flight_max: u32::MAX, seed: 1 };
+const ADMITS: Config = Config { target: PPM * 67 / 100, lag_target_ns: u64::MAX, in_flight_max: u32::MAX, seed: 1 };
+/// Everybody refused.
+const REFUSES: Config = Config { in_flight_max: 0, ..ADMITS };
+
+fn door(shard: ShardId, admission: Config) -> Door {
     Door::new(Parts {
-        admission: Admission::new(config),
+        admission: Admission::new(admission),
         tenants: Arc::new(TenantTable::anonymous()),
         news: rtrb::RingBuffer::new(1).1,
         uses: Arc::new(Uses::new(usize::from(shard.0) + 1, 1)),
@@ -162,14 +165,14 @@ fn metrics(shards: u16) -> Arc<ServerMetrics> {
 }
 
 /// Runs `requests` of a kind on so many shards of so many connections; the requests.
-fn run_on(shards: u16, connections: u32, requests: u64, request: &[u8]) -> Arc<ServerMetrics> {
+fn run_on(shards: u16, connections: u32, requests: u64, request: &[u8], admission: Config) -> Arc<ServerMetrics> {
     let metrics = metrics(shards);
     let turns = requests / u64::from(shards) / u64::from(connections);
     assert_eq!(turns * u64::from(shards) * u64::from(connections), requests, "every shard has the same share");
     thread::scope(|scope| {
         for shard in 0..shards {
             let metrics = Arc::clone(&metrics);
-            scope.spawn(move || Shard::new(shard, metrics, connections, request).run(turns));
+            scope.spawn(move || Shard::new(shard, metrics, connections, request, admission).run(turns));
         }
     });
     metrics
@@ -178,20 +181,32 @@ fn run_on(shards: u16, connections: u32, requests: u64, request: &[u8]) -> Arc<S
 /// Batches of 200 lines on `shards` shards, as many in total whatever their number; the events counted.
 pub(crate) fn batches_on(shards: u16) -> u64 {
     let lines = events_of(Size::Bytes343, BATCH).join(b"\n".as_slice());
-    let metrics = run_on(shards, 4, BATCHES, &request("application/x-ndjson", &lines));
+    let metrics = run_on(shards, 4, BATCHES, &request("application/x-ndjson", &lines), ADMITS);
     let warm_up = u64::from(shards) * 4 * 4 * BATCH;
     let stored: u64 = metrics.shards.iter().map(|shard| shard.events.get()).sum();
     assert_eq!(stored, BATCHES * BATCH + warm_up);
     BATCHES * BATCH
 }
 
-/// Single events on `shards` shards of 64 connections; the requests counted.
-pub(crate) fn singles_on(shards: u16) -> u64 {
+/// Single events on one shard of 64 connections; the requests counted.
+pub(crate) fn singles() -> u64 {
+    let stored = run_on(1, 64, SINGLES, &single(), ADMITS);
+    assert!(stored.shards[0].events.get() > SINGLES);
+    SINGLES
+}
+
+/// The same, each refused; the requests counted.
+pub(crate) fn refusals() -> u64 {
+    let stored = run_on(1, 64, SINGLES, &single(), REFUSES);
+    assert_eq!(stored.shards[0].events.get(), 0);
+    SINGLES
+}
+
+fn single() -> Vec<u8> {
     let mut event = events_of(Size::Mean268, 1).remove(0);
     event.pop();
     event.extend_from_slice(br#","note":""#);
     event.resize(298, b'x');
     event.extend_from_slice(br#""}"#);
-    run_on(shards, 64, SINGLES, &request("application/json", &event));
-    SINGLES
+    request("application/json", &event)
 }

@@ -15,7 +15,7 @@ use tidegate::sys::memory::Region;
 
 use crate::counted;
 use crate::shapes::{Size, events_of};
-use crate::shard::{batches_on, singles_on};
+use crate::shard::{batches_on, refusals, singles};
 
 /// Different events, so that no branch is learnt by heart.
 const EVENTS: u64 = 256;
@@ -47,7 +47,8 @@ pub(crate) const STAGES: &[Stage] = &[
     stage("head_of_a_load_client", "request", || parse_heads(LOAD_CLIENT)),
     stage("head_of_a_browser", "request", || parse_heads(BROWSER)),
     stage("hand_off", "chunk", hand_off),
-    stage("shard_single_300", "request", || singles_on(1)),
+    stage("shard_single_300", "request", singles),
+    stage("shard_refused_300", "request", refusals),
     stage("shard_batch_200_on_1", "event", || batches_on(1)),
     stage("shard_batch_200_on_8", "event", || batches_on(8)),
     stage("shard_batch_200_on_64", "event", || batches_on(64)),

@@ -15,9 +15,13 @@
 //! Both means of the feedforward lag by the same time, so their quotient does not: a step in load changes neither the cost
 //! of work nor the rate, and there is nothing to settle. The error is (target - serving) / target. The integral is bounded, and
 //! returns to 1 while nothing is refused, so it cannot wind up.
+//!
+//! What is measured as serving may hold a part that no refusal makes smaller: others' work on the same core, above all. If
+//! that part alone is more than the target, no rate holds it, and the feedforward, which takes it for the cost of work,
+//! would take the rate down by the same factor again and again. So the rate ends at [`RATE_MIN`].
 
-use super::PPM;
 use super::meter::Meter;
+use super::{PPM, REQUEST_WORK};
 
 /// Below this share of the core the cost of work is not measured: it would be the cost of an almost idle loop.
 const SERVING_MEASURED_MIN: u64 = PPM / 50;
@@ -28,6 +32,9 @@ const INTEGRAL: i64 = PPM as i64 / 200;
 /// Bounds of the trim. Below, because a wrong feedforward must not stop the server; above, because it must not flood it.
 const TRIM_MIN: i64 = PPM as i64 / 2;
 const TRIM_MAX: i64 = PPM as i64 * 5 / 4;
+/// The lowest rate: 250 small requests in a second, about a thousandth of a core. A server that admits nothing would never
+/// find out that it could.
+const RATE_MIN: u64 = REQUEST_WORK / 4;
 /// The error counts at most this much in one step of the integral: saturation shows as 1/target and no more, and a long
 /// turn counts as its time.
 const TICKS_PER_STEP_MAX: u64 = 50;
@@ -64,7 +71,7 @@ impl Controller {
         let Some(target) = self.target else { return };
         let (serving, work) = (meter.serving_slow(), meter.work());
         if serving >= SERVING_MEASURED_MIN && work > 0 {
-            self.capacity = Some((u128::from(work) * u128::from(target) / u128::from(serving)).max(1) as u64);
+            self.capacity = Some((u128::from(work) * u128::from(target) / u128::from(serving)) as u64);
         }
         let error = (target as i64 - meter.serving_fast() as i64) * PPM as i64 / target as i64;
         let ticks = ticks.min(TICKS_PER_STEP_MAX) as i64;
@@ -78,7 +85,7 @@ impl Controller {
         let proportional = PPM as i64 + PROPORTIONAL * error.clamp(-(PPM as i64), PPM as i64) / PPM as i64;
         self.rate = self.capacity.map(|capacity| {
             let rate = u128::from(capacity) * self.trim as u128 * proportional as u128;
-            (rate / (u128::from(PPM) * u128::from(PPM))).max(1) as u64
+            (rate / (u128::from(PPM) * u128::from(PPM))).max(u128::from(RATE_MIN)) as u64
         });
         // By the slow mean too: while the debt of a burst is paid, the fast one falls below, and letting go then would
         // forgive it.
@@ -148,6 +155,22 @@ mod tests {
         assert_eq!(controller.trim, TRIM_MIN);
         run(&mut controller, &mut meter, 3_000, 100_000, 10_000, false);
         assert!(controller.trim > PPM as i64 * 98 / 100, "{}", controller.trim);
+    }
+
+    #[test]
+    fn others_work_on_the_core_does_not_take_the_rate_to_nothing_and_it_comes_back_when_they_leave() {
+        const TARGET: u64 = 50_000;
+        let (mut controller, mut meter) = (Controller::new(TARGET), Meter::default());
+        // A unit of work takes 5 ns, and for ten seconds a tenth of the core is somebody else's.
+        let mut work = 10_000;
+        for tick in 0..20_000 {
+            let others = if tick < 10_000 { 100_000 } else { 0 };
+            run(&mut controller, &mut meter, 1, others + work * 5, work, true);
+            let rate = controller.rate().filter(|_| controller.is_enforced());
+            work = rate.unwrap_or(100_000).min(100_000);
+            assert!(work >= RATE_MIN, "{tick}: {work}");
+            assert!(tick < 11_000 || work * 5 > TARGET * 9 / 10, "{tick}: {work}");
+        }
     }
 
     #[test]

@@ -25,6 +25,7 @@ mod limit;
 mod meter;
 mod retry;
 mod tenants;
+mod traffic;
 
 pub use admission::{Admission, Config, Facts, Level, Pressure, Priority, Refusal, split_concurrency};
 pub use budget::{BURST_TICKS, Budget};
@@ -38,6 +39,7 @@ pub use limit::{Bucket, Count, Found, Over, Published, Rate, Use, Uses};
 pub use meter::{Meter, Turn};
 pub use retry::RetryAfter;
 pub use tenants::{Digest, Tenant, TenantError, TenantTable, TenantUse, Unauthorized, WEIGHT_MAX, digest_of};
+pub use traffic::Traffic;
 
 /// One, in parts per million.
 pub const PPM: u64 = 1_000_000;

@@ -2,26 +2,17 @@
 //!
 //! The decisions are [`crate::admit`]'s; this file brings them what they need: the table of tenants that the control thread
 //! last sent, the counters that other shards read, and the times of each turn.
-//!
-//! How long refusing took cannot be clocked: most of it is the kernel's, within the same system call that reads what will be
-//! served. So it is estimated: the kernel's time is divided by bytes, a request counting as [`REQUEST_BYTES`] of them.
 
 use std::sync::Arc;
 
 use super::request::Request;
 use crate::admit::{
     Admission, Credential, Facts, LagMarks, Level, Over, Published, REQUEST_WORK, Refusal, TenantTable, TenantUse,
-    Turn, Uses,
+    Traffic, Turn, Uses,
 };
 use crate::base::{Seq, TenantId};
 use crate::metrics::ShardMetrics;
 
-/// What a request costs the kernel besides its bytes, in bytes: a receive and a send of a loopback or network card take
-/// some 1.5 µs and a kilobyte some 150 ns.
-const REQUEST_BYTES: u64 = 10 * 1024;
-/// What a refusal costs the shard itself: its head parsed, its answer written (`cargo bench --bench head` and the answer's
-/// share of it). Estimated once; the kernel's part is several times as much.
-const REFUSAL_NS: u64 = 600;
 /// So much of a body is charged when it is admitted; the rest as it comes. A client that announces more and sends
 /// nothing shall not use up what others could have had.
 const CHARGED_AHEAD_MAX: u64 = 64 * 1024;
@@ -54,15 +45,6 @@ pub struct Parts {
     pub uses: Arc<Uses>,
     /// Which of them this is.
     pub shard: usize,
-}
-
-/// What was refused in the turn under way, against all that came.
-#[derive(Clone, Copy, Debug, Default)]
-struct Traffic {
-    requests: u64,
-    bytes: u64,
-    refused: u64,
-    refused_bytes: u64,
 }
 
 /// See the module text.
@@ -155,18 +137,17 @@ impl Door {
 
     /// Counts a request of which `bytes` were received so far.
     pub fn count_request(&mut self) {
-        self.traffic.requests += 1;
+        self.traffic.count_request();
     }
 
     /// Counts bytes that were received.
     pub fn count_received(&mut self, bytes: u64) {
-        self.traffic.bytes += bytes;
+        self.traffic.count_received(bytes);
     }
 
     /// Counts a request that was turned away, or bytes that are dropped because it was.
     pub fn count_refused(&mut self, requests: u64, bytes: u64) {
-        self.traffic.refused += requests;
-        self.traffic.refused_bytes += bytes;
+        self.traffic.count_refused(requests, bytes);
     }
 
     /// Takes in a turn of `turn_ns`, and what came after it: `enter_ns` in the kernel, of which the shard slept if it
@@ -177,7 +158,7 @@ impl Door {
         if times.worked {
             let kernel_ns = turn.busy_ns + if times.blocked { 0 } else { times.enter_ns };
             turn.busy_ns = times.turn_ns + kernel_ns;
-            turn.refusing_ns = self.traffic.refusing_ns(kernel_ns).min(turn.busy_ns);
+            turn.refusing_ns = self.traffic.refusing_ns(times.turn_ns, kernel_ns);
             self.turn_ns_max = self.turn_ns_max.max(turn.busy_ns);
         } else if !times.blocked && turn.wall_ns < crate::admit::TICK_NS {
             turn.busy_ns = times.enter_ns;
@@ -247,18 +228,6 @@ pub struct Turned {
     pub refusing_ns: u64,
     /// A tick has ended: figures have changed.
     pub ticked: bool,
-}
-
-impl Traffic {
-    fn refusing_ns(&self, kernel_ns: u64) -> u64 {
-        if self.refused == 0 && self.refused_bytes == 0 {
-            return 0;
-        }
-        let all = self.bytes.max(self.refused_bytes) + self.requests.max(self.refused) * REQUEST_BYTES;
-        let refused = self.refused_bytes + self.refused * REQUEST_BYTES;
-        let kernel = u128::from(kernel_ns) * u128::from(refused) / u128::from(all.max(1));
-        kernel as u64 + self.refused * REFUSAL_NS
-    }
 }
 
 /// The age of the oldest chunk that is not durable, and the rest of what admission is told.
@@ -353,15 +322,15 @@ mod tests {
     }
 
     #[test]
-    fn refusing_is_its_part_of_the_bytes_and_requests() {
+    fn what_is_refused_in_a_turn_counts_for_that_turn_only() {
         let (mut door, _post) = door(TenantTable::anonymous());
         (0..4).for_each(|_| door.count_request());
-        door.count_received(40_000);
-        door.count_refused(1, 10_000);
+        door.count_received(4_000);
+        door.count_refused(4, 4_000);
         let times = TurnTimes { turn_ns: 100_000, enter_ns: 100_000, worked: true, blocked: false };
         let turned = door.turned(0, &times, |_| Facts::default());
-        assert_eq!(turned.refusing_ns, 25_000 + REFUSAL_NS);
+        assert_eq!((turned.busy_ns, turned.refusing_ns), (200_000, 200_000));
         let quiet = door.turned(0, &times, |_| Facts::default());
-        assert_eq!(quiet.refusing_ns, 0);
+        assert_eq!((quiet.busy_ns, quiet.refusing_ns), (200_000, 0));
     }
 }

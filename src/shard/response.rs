@@ -225,8 +225,11 @@ impl<'a> Out<'a> {
     /// The inside of a JSON string (RFC 8259 §7).
     pub(super) fn escaped(&mut self, text: &str) {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let special = |byte: u8| (byte < 0x20) | (byte == b'"') | (byte == b'\\');
         let mut rest = text.as_bytes();
-        while let Some(at) = rest.iter().position(|byte| *byte < 0x20 || matches!(byte, b'"' | b'\\')) {
+        // Nearly all text is plain, and all of it at once is looked at by the vector.
+        let plain = !rest.iter().fold(false, |any, byte| any | special(*byte));
+        while !plain && let Some(at) = rest.iter().position(|byte| special(*byte)) {
             self.put(&rest[..at]);
             match rest[at] {
                 byte @ (b'"' | b'\\') => self.put(&[b'\\', byte]),

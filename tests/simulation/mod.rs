@@ -8,7 +8,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 
 use clients::{Arrival, Clients};
-use tidegate::admit::{Admission, Config, Facts, LagMarks, REQUEST_WORK, Refusal, Share, TICK_NS, Turn};
+use tidegate::admit::{Admission, Config, Facts, LagMarks, REQUEST_WORK, Refusal, Share, TICK_NS, Traffic, Turn};
 use tidegate::base::Seq;
 
 pub(crate) const MS: u64 = TICK_NS;
@@ -19,6 +19,12 @@ const TURN_REQUESTS_MAX: usize = 256;
 const TRIP_NS: u64 = 50_000;
 /// What a turn costs besides its requests: one enter, timers, counters.
 const TURN_NS: u64 = 3_000;
+/// A request's head; of a refused one no more is received.
+const HEAD_BYTES: u64 = 200;
+/// How long others run when the scheduler lets them.
+const SLICE_NS: u64 = 4 * MS;
+/// Of the time of a turn, the kernel's share.
+const KERNEL_SHARE: f64 = 0.5;
 /// A sync on the made-up disk.
 const SYNC_NS: u64 = 300_000;
 
@@ -69,6 +75,10 @@ pub(crate) struct Machine {
     pub(crate) disk_bytes_per_second: u64,
     pub(crate) lag_target_ns: u64,
     pub(crate) in_flight_max: u32,
+    /// The shard is told what refusing took; otherwise it must divide its turns' times, as the server does.
+    pub(crate) refusing_is_clocked: bool,
+    /// Share of a busy core that others take from the shard, [`SLICE_NS`] at a time.
+    pub(crate) others: f64,
 }
 
 impl Default for Machine {
@@ -82,6 +92,8 @@ impl Default for Machine {
             disk_bytes_per_second: u64::MAX,
             lag_target_ns: 100 * MS,
             in_flight_max: 100_000,
+            refusing_is_clocked: true,
+            others: 0.0,
         }
     }
 }
@@ -371,6 +383,7 @@ impl Simulation {
         let mut spent_ns = TURN_NS;
         self.spend(begun_ns, TURN_NS, false);
         let mut refusing_ns = 0;
+        let mut traffic = Traffic::default();
         for _ in 0..TURN_REQUESTS_MAX {
             let Some(connection) = self.readable.pop_front() else { break };
             self.connections[connection as usize].queued = false;
@@ -380,6 +393,13 @@ impl Simulation {
             self.spend(begun_ns + spent_ns, cost_ns, !served);
             spent_ns += cost_ns;
             refusing_ns += if served { 0 } else { cost_ns };
+            traffic.count_request();
+            if served {
+                traffic.count_received(HEAD_BYTES + self.machine.body_bytes);
+            } else {
+                traffic.count_received(HEAD_BYTES);
+                traffic.count_refused(1, HEAD_BYTES);
+            }
             let at_ns = begun_ns + spent_ns;
             if served {
                 self.bin(at_ns).served += 1;
@@ -397,9 +417,28 @@ impl Simulation {
             }
             self.make_readable(connection);
         }
+        spent_ns += self.taken_by_others(spent_ns);
+        if !self.machine.refusing_is_clocked {
+            let kernel_ns = (spent_ns as f64 * KERNEL_SHARE) as u64;
+            refusing_ns = traffic.refusing_ns(spent_ns - kernel_ns, kernel_ns);
+        }
         let end_ns = begun_ns + spent_ns;
         self.turn = Turn { wall_ns: end_ns - self.turn_ended_ns, busy_ns: spent_ns, refusing_ns };
         self.at(end_ns, Event::TurnEnds);
+    }
+
+    /// What others take of the core while the shard wants it for `wanted_ns`.
+    fn taken_by_others(&mut self, wanted_ns: u64) -> u64 {
+        if self.machine.others == 0.0 {
+            return 0;
+        }
+        let slices_per_second = self.machine.others / (1.0 - self.machine.others) * 1e9 / SLICE_NS as f64;
+        let (mut taken_ns, mut at_ns) = (0, self.dice.gap_ns(slices_per_second));
+        while at_ns < wanted_ns {
+            taken_ns += SLICE_NS;
+            at_ns += self.dice.gap_ns(slices_per_second);
+        }
+        taken_ns
     }
 
     fn judge(&mut self, request: u32, now_ns: u64) -> bool {
