@@ -204,7 +204,13 @@ impl Client {
 
     fn fill(&mut self) -> io::Result<usize> {
         let mut buffer = [0; 16 * 1024];
-        let bytes = self.stream.read(&mut buffer)?;
+        let bytes = loop {
+            match self.stream.read(&mut buffer) {
+                // A read with a timeout ends so when the whole run is stopped and continued: signal(7).
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                read => break read?,
+            }
+        };
         self.received.extend_from_slice(&buffer[..bytes]);
         Ok(bytes)
     }
