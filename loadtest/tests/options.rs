@@ -3,7 +3,7 @@
 
 mod support;
 
-use support::{Server, found, number, show};
+use support::{Server, found, load, number, show};
 
 /// Options, and what else must hold of the result beside a sound log and answers that are all as they should be.
 fn is_sound(server: &Server, options: &[&str]) -> serde_json::Value {
@@ -44,6 +44,23 @@ fn every_template_the_users_own_lines_and_a_replayed_log_are_stored_intact() {
     std::fs::write(&lines, "{\"a\":1}\r\n{\"event_id\":\"mine\",\"b\":[{\"c\":\"\\u00e4\"}]}\n\n{}\n").unwrap();
     is_sound(&server, &["--events", &show(&lines), "--batch", "4"]);
     is_sound(&server, &["--replay", &show(&server.data()), "--batch", "4"]);
+}
+
+#[test]
+fn repeated_bodies_are_taken_and_cannot_be_verified() {
+    let server = Server::start();
+    for encoding in ["identity", "gzip", "zstd"] {
+        let options = ["--repeat-bodies", "--batch", "9", "--encoding", encoding];
+        let (result, code) = server.run_unverified(&options);
+        assert_eq!(code, 0, "{encoding}: {result}");
+        assert!(number(&result, "outcomes.accepted") > 0.0 && number(&result, "errors") == 0.0, "{result}");
+        assert_eq!(result["manifest"]["repeats_bodies"], true);
+    }
+    let both =
+        ["run", "--target", &server.address().to_string(), "--repeat-bodies", "--verify", "."].map(str::to_owned);
+    let refused = load(&both);
+    assert_eq!(refused.status.code(), Some(2), "{refused:?}");
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("events that repeat"), "{refused:?}");
 }
 
 #[test]

@@ -188,7 +188,7 @@ impl Admission {
         self.facts = facts();
         self.controller.step(&self.meter, ticks, std::mem::take(&mut self.refused_in_step));
         self.lag.step(now_ns, self.facts.lag_ns, self.meter.work());
-        self.hold.step(self.meter.refusing(), ticks);
+        self.hold.step(self.meter.refusing_lasting(), ticks);
         true
     }
 

@@ -40,7 +40,8 @@ impl Hold {
         Self { budget, ns: 0 }
     }
 
-    /// Takes in the share of the core spent refusing over the last ticks.
+    /// Takes in the share of the core that refusing has been taking for a while: a burst is no reason to hold anybody, who
+    /// may be the next to be served.
     pub fn step(&mut self, refusing: u64, ticks: u64) {
         for _ in 0..ticks.min(TICKS_PER_STEP_MAX) {
             if refusing > self.budget {

@@ -40,6 +40,7 @@ pub struct Meter {
     serving_slow: Mean,
     busy_fast: Mean,
     refusing_fast: Mean,
+    refusing_slow: Mean,
     work_slow: Mean,
     /// Requests, in thousandths: a few per second must not round to none.
     offered_slow: Mean,
@@ -55,6 +56,7 @@ impl Default for Meter {
             serving_slow: Mean::new(Decay::SLOW),
             busy_fast: Mean::new(Decay::FAST),
             refusing_fast: Mean::new(Decay::FAST),
+            refusing_slow: Mean::new(Decay::SLOW),
             work_slow: Mean::new(Decay::SLOW),
             offered_slow: Mean::new(Decay::SLOW),
             admitted_slow: Mean::new(Decay::SLOW),
@@ -100,6 +102,7 @@ impl Meter {
         self.serving_slow.take(serving, ticks);
         self.busy_fast.take(busy, ticks);
         self.refusing_fast.take(refusing, ticks);
+        self.refusing_slow.take(refusing, ticks);
         self.work_slow.take(per_tick(since.work), ticks);
         self.offered_slow.take(per_tick(since.offered * 1000), ticks);
         self.admitted_slow.take(per_tick(since.admitted * 1000), ticks);
@@ -129,10 +132,16 @@ impl Meter {
         self.refusing_fast.get()
     }
 
+    /// The same over 10 ms or over 100 ms, whichever is less: above a limit only if it has been so for a while and still is.
+    #[must_use]
+    pub fn refusing_lasting(&self) -> u64 {
+        self.refusing_fast.get().min(self.refusing_slow.get())
+    }
+
     /// Whether nothing was measured for so long that nothing is left of what was.
     #[must_use]
     pub fn is_quiet(&self) -> bool {
-        [self.serving_fast, self.serving_slow, self.busy_fast, self.refusing_fast].iter().all(|mean| mean.get() == 0)
+        [self.serving_fast, self.serving_slow, self.busy_fast, self.refusing_slow].iter().all(|mean| mean.get() == 0)
     }
 
     /// Work taken on per tick, over 100 ms.
@@ -190,8 +199,23 @@ mod tests {
             meter.take(Turn { wall_ns: TICK_NS, busy_ns: 800_000, refusing_ns: 300_000 });
         }
         assert!(meter.serving_slow().abs_diff(500_000) < 100);
-        assert!(meter.refusing().abs_diff(300_000) < 100);
+        assert!(meter.refusing().abs_diff(300_000) < 100 && meter.refusing_lasting().abs_diff(300_000) < 100);
         assert!(meter.busy().abs_diff(800_000) < 100);
+    }
+
+    #[test]
+    fn a_burst_of_refusals_does_not_last_and_neither_does_what_is_over() {
+        let mut meter = Meter::default();
+        let run = |meter: &mut Meter, ticks, refusing_ns| {
+            (0..ticks).for_each(|_| drop(meter.take(Turn { wall_ns: TICK_NS, busy_ns: TICK_NS, refusing_ns })));
+            (meter.refusing(), meter.refusing_lasting())
+        };
+        let (now, lasting) = run(&mut meter, 20, 800_000);
+        assert!(now > 600_000 && lasting < 200_000, "{now} {lasting}");
+        let (now, lasting) = run(&mut meter, 300, 800_000);
+        assert!(now > 700_000 && lasting > 700_000, "{now} {lasting}");
+        let (now, lasting) = run(&mut meter, 20, 0);
+        assert!(now < 200_000 && lasting == now, "{now} {lasting}");
     }
 
     #[test]

@@ -70,6 +70,10 @@ pub struct LoadArgs {
     /// Compression of bodies.
     #[arg(long, value_enum, default_value_t = Encoding::Identity)]
     pub encoding: Encoding,
+    /// Make a few bodies beforehand and send them again and again, so that compressed ones cost the generator next to
+    /// nothing. Events repeat, so the log cannot be verified.
+    #[arg(long)]
+    pub repeat_bodies: bool,
     /// Level at which requests ask to be acknowledged; without it the server's default.
     #[arg(long, value_enum)]
     pub ack: Option<Ack>,
@@ -138,6 +142,10 @@ impl LoadArgs {
         let cores = self.generator_cores()?;
         let keys = self.read_keys()?;
         let (mode, duration) = self.mode()?;
+        if self.repeat_bodies && keeps_ledger {
+            let why = "--repeat-bodies: events that repeat cannot be looked for; leave it out, or --verify";
+            return Err(Failure::usage(why.to_owned()));
+        }
         let shares = self.shares()?;
         let run = new_run(self.seed);
         let templates = Arc::new(self.templates(run)?);
@@ -152,6 +160,7 @@ impl LoadArgs {
                 host: self.target.clone(),
                 ack: self.ack,
                 encoding: self.encoding,
+                repeats: self.repeat_bodies,
                 key_bytes: keys.iter().map(String::len).max().unwrap_or(0),
                 may_close: self.requests_per_connection.is_some(),
                 headers: self.headers.clone(),

@@ -214,7 +214,7 @@ impl<'p> Generator<'p> {
         for share in &plan.shares {
             let images = images(&share.options, &plan.head, &plan.templates);
             let bytes = Lane::bytes(&images, plan.head.encoding, copies_max);
-            lanes.push(Lane::new(images, plan.head.encoding, base, copies_max));
+            lanes.push(Lane::new(images, plan.head.encoding, plan.head.repeats, base, copies_max));
             base += bytes;
         }
         let slow_at = base;

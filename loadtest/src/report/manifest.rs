@@ -32,6 +32,9 @@ pub struct Manifest {
     pub batch: usize,
     pub format: Format,
     pub encoding: crate::request::Encoding,
+    /// Whether bodies were made once and repeated.
+    #[serde(default)]
+    pub repeats_bodies: bool,
     pub template: String,
     pub event_bytes_mean: f64,
     pub request_bytes_mean: f64,
@@ -86,6 +89,7 @@ impl Manifest {
             batch: events.map_or(0, |share| share.options.batch),
             format: events.map_or(Format::default(), |share| share.options.format),
             encoding: plan.head.encoding,
+            repeats_bodies: plan.head.repeats,
             template: setting.template.clone(),
             event_bytes_mean: plan.templates.bytes_mean(),
             request_bytes_mean: request_bytes / weights,

@@ -101,6 +101,8 @@ pub struct HeadOptions {
     pub ack: Option<Ack>,
     /// Compression of bodies.
     pub encoding: Encoding,
+    /// Bodies are made once and sent again and again.
+    pub repeats: bool,
     /// Bytes of the longest API key; 0 without keys.
     pub key_bytes: usize,
     /// Whether some requests end their connection.

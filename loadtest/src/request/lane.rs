@@ -2,6 +2,9 @@
 //!
 //! A copy belongs to a send from its taking until the send has completed, not until the answer: the kernel has the bytes
 //! by then. So a few copies serve many connections, and stay in the cache; more are made only when all are being sent.
+//!
+//! A lane that *repeats* makes each copy's body once, numbers and compression included, and sends it again and again: what
+//! a request costs the generator is then a small part of what it costs any server.
 
 use std::collections::VecDeque;
 use std::io;
@@ -21,6 +24,7 @@ const WARM_BYTES: usize = 512 << 10;
 pub struct Lane {
     images: Vec<Image>,
     encoding: Encoding,
+    repeats: bool,
     base: usize,
     stride: usize,
     copies_max: usize,
@@ -28,6 +32,8 @@ pub struct Lane {
     free: VecDeque<u32>,
     /// Patched and still uncompressed.
     scratch: Vec<u8>,
+    /// Of each copy whose body is made once, its bytes.
+    made_bytes: Vec<usize>,
 }
 
 /// What a request is patched with.
@@ -47,14 +53,15 @@ impl Lane {
         Self::stride(images, encoding) * copies_max
     }
 
-    /// A lane in the memory from `base` on.
+    /// A lane in the memory from `base` on, which makes bodies anew for each send or `repeats` them.
     #[must_use]
-    pub fn new(images: Vec<Image>, encoding: Encoding, base: usize, copies_max: usize) -> Self {
+    pub fn new(images: Vec<Image>, encoding: Encoding, repeats: bool, base: usize, copies_max: usize) -> Self {
         let stride = Self::stride(&images, encoding);
         // Compressed bodies are not patched in place, so a GET is not compressed but has no body to patch either.
         let longest = images.iter().map(|image| image.bytes.len()).max().expect("at least one image");
         Self {
             encoding,
+            repeats,
             base,
             stride,
             copies_max,
@@ -62,6 +69,7 @@ impl Lane {
             free: VecDeque::with_capacity(copies_max),
             images,
             scratch: Vec::with_capacity(longest),
+            made_bytes: if repeats { vec![0; copies_max] } else { Vec::new() },
         }
     }
 
@@ -106,11 +114,31 @@ impl Lane {
         };
         let offset = self.base + copy as usize * self.stride;
         let image = &self.images[copy as usize % self.images.len()];
+        if let Some(made) = self.made_bytes.get(copy as usize).filter(|made| **made > 0) {
+            patch.apply_to_head(image, area.slice_mut(offset, image.body_at));
+            return Ok((copy, Part { offset, bytes: *made }));
+        }
+        let part = self.build(copy, offset, area, patch, compressor)?;
+        if self.repeats {
+            self.made_bytes[copy as usize] = part.bytes;
+        }
+        Ok((copy, part))
+    }
+
+    fn build(
+        &mut self,
+        copy: u32,
+        offset: usize,
+        area: &mut Area,
+        patch: &Patch<'_>,
+        compressor: &mut Compressor,
+    ) -> io::Result<Part> {
+        let image = &self.images[copy as usize % self.images.len()];
         let has_body = image.body_at < image.bytes.len();
         if self.encoding == Encoding::Identity || !has_body {
             let bytes = area.slice_mut(offset, image.bytes.len());
             patch.apply(image, bytes);
-            return Ok((copy, Part { offset, bytes: image.bytes.len() }));
+            return Ok(Part { offset, bytes: image.bytes.len() });
         }
         self.scratch.clear();
         self.scratch.extend_from_slice(&image.bytes);
@@ -119,7 +147,7 @@ impl Lane {
         let body_bytes = compressor.compress(&self.scratch[image.body_at..], &mut bytes[image.body_at..])?;
         image.write_length(&mut self.scratch, body_bytes);
         bytes[..image.body_at].copy_from_slice(&self.scratch[..image.body_at]);
-        Ok((copy, Part { offset, bytes: image.body_at + body_bytes }))
+        Ok(Part { offset, bytes: image.body_at + body_bytes })
     }
 
     /// Gives a copy back whose send has completed.
@@ -132,6 +160,10 @@ impl Lane {
 impl Patch<'_> {
     fn apply(&self, image: &Image, bytes: &mut [u8]) {
         image.write_numbers(bytes, self.first);
+        self.apply_to_head(image, bytes);
+    }
+
+    fn apply_to_head(&self, image: &Image, bytes: &mut [u8]) {
         if let Some((key, width)) = self.key {
             image.write_key(bytes, key, width);
         }
@@ -146,6 +178,10 @@ mod tests {
     use crate::request::{Format, HeadOptions, Kind, KindOptions, images};
 
     fn lane(encoding: Encoding, copies_max: usize) -> (Lane, Area) {
+        lane_that(false, encoding, copies_max)
+    }
+
+    fn lane_that(repeats: bool, encoding: Encoding, copies_max: usize) -> (Lane, Area) {
         let options = KindOptions {
             kind: Kind::Events,
             batch: 3,
@@ -154,10 +190,10 @@ mod tests {
             content_type: None,
             echo_bytes: 0,
         };
-        let head = HeadOptions { encoding, ..HeadOptions::default() };
+        let head = HeadOptions { encoding, repeats, key_bytes: 4, may_close: true, ..HeadOptions::default() };
         let images = images(&options, &head, &Templates::generated(TemplateKind::Attribution, Run(1), 1));
         let area = Area::map(Lane::bytes(&images, encoding, copies_max)).unwrap();
-        (Lane::new(images, encoding, 0, copies_max), area)
+        (Lane::new(images, encoding, repeats, 0, copies_max), area)
     }
 
     #[test]
@@ -191,5 +227,24 @@ mod tests {
         let mut body = String::new();
         flate2::read::GzDecoder::new(&bytes[body_at..]).read_to_string(&mut body).unwrap();
         assert!(body.contains("-0000000000000072\"") && body.lines().count() == 3);
+    }
+    #[test]
+    fn a_repeated_body_is_made_once_and_its_head_still_says_whose_it_is() {
+        for encoding in [Encoding::Identity, Encoding::Gzip] {
+            let (mut lane, mut area) = lane_that(true, encoding, 1);
+            let mut compressor = Compressor::new(encoding);
+            let mut send = |first, key: &[u8], closes| {
+                let patch = Patch { first, key: Some((key, 4)), closes };
+                let (copy, part) = lane.take(&mut area, &patch, &mut compressor).unwrap();
+                lane.give_back(copy);
+                let bytes = area.slice(part.offset, part.bytes).to_vec();
+                let body_at = memchr::memmem::find(&bytes, b"\r\n\r\n").unwrap() + 4;
+                (String::from_utf8(bytes[..body_at].to_vec()).unwrap(), bytes[body_at..].to_vec())
+            };
+            let ((one_head, one_body), (other_head, other_body)) = (send(3, b"one", false), send(6, b"two", true));
+            assert_eq!(one_body, other_body);
+            assert!(one_head.contains("X-API-Key: one \r\n") && one_head.contains("keep-alive"), "{one_head}");
+            assert!(other_head.contains("X-API-Key: two \r\n") && other_head.contains("close"), "{other_head}");
+        }
     }
 }
