@@ -39,7 +39,7 @@ fn frame_and_checksum_200(bencher: Bencher<'_, '_>, size: Size) {
             kind: ChunkKind::Events,
             epoch: Epoch(1),
             offset: 4096,
-            group_start: 4096,
+            synced_end: 4096,
             writer: WriterId(0),
             shard: ShardId(0),
             seq: Seq(1),

@@ -42,7 +42,7 @@ fn add_groups(disk: &FaultyDisk, groups: &[usize]) -> Vec<Event> {
         for chunk in 0..*chunks {
             rig.send((chunk % 2) as u16, format!("{{\"group\":{group},\"chunk\":{chunk}}}").as_bytes());
         }
-        rig.turn().unwrap();
+        rig.settle().unwrap();
     }
     let acked = rig.acked();
     assert_eq!(acked.len(), groups.iter().sum::<usize>(), "each group was acknowledged whole");
@@ -55,7 +55,7 @@ fn sealed() -> (FaultyDisk, Vec<Event>) {
     let mut rig = open(&disk).unwrap();
     for chunk in 0..3 {
         rig.send(0, format!("{{\"chunk\":{chunk}}}").as_bytes());
-        rig.turn().unwrap();
+        rig.settle().unwrap();
     }
     let acked = rig.stop();
     disk.kill();
@@ -69,7 +69,7 @@ fn rolled() -> (FaultyDisk, Vec<Event>) {
     let mut rig = open(&disk).unwrap();
     for event in 0..80 {
         rig.send(event % 2, format!("{{\"event\":{event}}}").as_bytes());
-        rig.turn().unwrap();
+        rig.settle().unwrap();
     }
     let acked = rig.acked();
     assert!(disk.names().contains(&"0000000000000003.segment".to_owned()), "{:?}", disk.names());
@@ -166,7 +166,7 @@ fn stale_data_of_a_recycled_segment_is_not_the_log() {
     let mut rig = Rig::open(&config, Box::new(disk.storage()), 2).unwrap();
     while rig.metrics.segments_retired.get() < 6 {
         rig.send(0, b"{\"filler\":true}");
-        rig.turn().unwrap();
+        rig.settle().unwrap();
     }
     rig.settle().unwrap();
     let live = rig.metrics.segments_live.get() as usize;
@@ -315,7 +315,7 @@ fn a_tail_once_dropped_stays_dropped() {
     // The numbers of what was dropped are given out again; the whole chunks of the old group stay where they are.
     rig.send(0, b"{\"again\":1}");
     rig.send(1, b"{\"again\":2}");
-    rig.turn().unwrap();
+    rig.settle().unwrap();
     kept.extend(rig.acked());
     drop(rig);
     disk.kill();
@@ -403,7 +403,7 @@ fn a_log_on_a_real_disk_is_written_rolled_and_recovered() {
                 rig.send(shard, format!("{{\"round\":{round},\"event\":{event},\"shard\":{shard}}}").as_bytes());
             }
             if event % 8 == 7 {
-                rig.turn().unwrap();
+                rig.settle().unwrap();
             }
         }
         assert_eq!(rig.stop().len(), 200);

@@ -37,6 +37,7 @@ const UNSAFE_PLACES: &[&str] = &[
     "tests/no_allocation.rs",
     "benches/handoff.rs",
     "benches/segment.rs",
+    "loadtest/src/sys/",
 ];
 /// File names that say nothing about what is inside.
 const EMPTY_NAMES: &[&str] = &["util", "utils", "helper", "helpers", "misc", "common", "stuff"];
@@ -164,6 +165,17 @@ fn control_is_the_binary_s_alone() {
         let outside = ["benches/", "loadtest/", "tuning/"].iter().any(|place| source.path.starts_with(place));
         if outside && source.crate_paths("tidegate::").iter().any(|(_, used)| used == "control") {
             wrongs.push(format!("{}: control is the binary's; ask it over its port", source.path));
+        }
+    }
+    assert_none(wrongs);
+}
+
+#[test]
+fn the_load_generator_shares_no_code_with_the_server() {
+    let mut wrongs = Vec::new();
+    for source in all_sources().into_iter().filter(|source| source.path.starts_with("loadtest/")) {
+        for (line, used) in source.crate_paths("tidegate::") {
+            wrongs.push(format!("{}:{line}: uses {used}: generator and judge must not share its bugs", source.path));
         }
     }
     assert_none(wrongs);

@@ -79,8 +79,8 @@ fn sound_log() -> Vec<Vec<u8>> {
         header.encode((&mut bytes[..PAGE_BYTES]).try_into().expect("a page"));
         let pages = if epoch == SEGMENTS { PAGES_PER_SEGMENT - 1 } else { PAGES_PER_SEGMENT };
         for page in 1..pages {
-            let group_start = if page == pages - 1 { page - 1 } else { page };
-            crc = put_chunk(&mut bytes, epoch, page, group_start, &mut seqs, crc);
+            let synced_end = if page == pages - 1 { page - 1 } else { page };
+            crc = put_chunk(&mut bytes, epoch, page, synced_end, &mut seqs, crc);
         }
         segments.push(bytes);
     }
@@ -91,7 +91,7 @@ fn put_chunk(
     bytes: &mut [u8],
     epoch: u64,
     page: usize,
-    group_start: usize,
+    synced_end: usize,
     seqs: &mut ShardSeqs,
     previous_crc: u32,
 ) -> u32 {
@@ -108,7 +108,7 @@ fn put_chunk(
         kind: ChunkKind::Events,
         epoch: Epoch(epoch),
         offset: (page * PAGE_BYTES) as u64,
-        group_start: (group_start * PAGE_BYTES) as u64,
+        synced_end: (synced_end * PAGE_BYTES) as u64,
         writer: WRITER,
         shard,
         seq: Seq(seq.0),

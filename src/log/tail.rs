@@ -253,8 +253,7 @@ impl Tail {
         }
     }
 
-    /// With a server but without a mark: where the last group begins that can be seen. It was begun after everything
-    /// before it was synced.
+    /// With a server but without a mark: what the last chunk that can be seen says was synced before it was written.
     fn evident_end(&mut self) -> Result<u64, ReadError> {
         let open = self.open.as_ref().expect("a segment is open");
         let (file, limit, storage) = (open.file, open.header.segment_bytes, &mut self.storage);
@@ -264,7 +263,7 @@ impl Tail {
         self.walker.forget();
         let outcome = loop {
             match self.walker.next(&mut cursor, limit, &mut read) {
-                Ok(Step::Chunk(chunk)) => end = chunk.header.group_start,
+                Ok(Step::Chunk(chunk)) => end = chunk.header.synced_end,
                 Ok(Step::Stop(_)) => break Ok(end),
                 Err(error) => break Err(error),
             }

@@ -35,9 +35,9 @@ pub struct ChunkHeader {
     pub epoch: Epoch,
     /// Where in the segment it begins, in bytes.
     pub offset: u64,
-    /// Where in the segment the group commit that wrote it began: everything before that was synced before this chunk
-    /// was written.
-    pub group_start: u64,
+    /// Everything in the segment before this was synced before this chunk was written: where its group begins, or the
+    /// group before, if that was still being synced.
+    pub synced_end: u64,
     /// The writer.
     pub writer: WriterId,
     /// The shard whose events it holds; [`SEAL_SHARD`] for a seal.
@@ -84,14 +84,14 @@ impl fmt::Display for HeaderFault {
 }
 
 impl ChunkHeader {
-    /// A seal at `offset`, which is also where its group begins.
+    /// A seal at `offset`, everything before which is synced.
     #[must_use]
     pub fn seal(writer: WriterId, epoch: Epoch, offset: u64, previous_crc: u32, sealed_unix_ns: u64) -> Self {
         Self {
             kind: ChunkKind::Seal,
             epoch,
             offset,
-            group_start: offset,
+            synced_end: offset,
             writer,
             shard: SEAL_SHARD,
             seq: Seq(0),
@@ -123,7 +123,7 @@ impl ChunkHeader {
         put(bytes, 6, &(self.kind as u16).to_le_bytes());
         put(bytes, 8, &self.epoch.0.to_le_bytes());
         put(bytes, 16, &self.offset.to_le_bytes());
-        put(bytes, 24, &self.group_start.to_le_bytes());
+        put(bytes, 24, &self.synced_end.to_le_bytes());
         put(bytes, 32, &self.seq.0.to_le_bytes());
         put(bytes, 40, &self.sealed_unix_ns.to_le_bytes());
         put(bytes, 48, &self.writer.0.to_le_bytes());
@@ -164,7 +164,7 @@ impl ChunkHeader {
             kind,
             epoch: Epoch(get_u64(bytes, 8)),
             offset: get_u64(bytes, 16),
-            group_start: get_u64(bytes, 24),
+            synced_end: get_u64(bytes, 24),
             seq: Seq(get_u64(bytes, 32)),
             sealed_unix_ns: get_u64(bytes, 40),
             writer: WriterId(get_u16(bytes, 48)),
@@ -200,8 +200,8 @@ impl ChunkHeader {
         content
             && self.payload_bytes as usize <= CHUNK_BYTES_MAX - CHUNK_HEADER_BYTES
             && self.epoch > Epoch(0)
-            && self.group_start >= SEGMENT_HEADER_BYTES as u64
-            && self.group_start <= self.offset
+            && self.synced_end >= SEGMENT_HEADER_BYTES as u64
+            && self.synced_end <= self.offset
             && self.offset.is_multiple_of(PAGE_BYTES as u64)
             // A segment is far smaller: this keeps `end` from overflowing.
             && self.offset <= u64::MAX / 2
@@ -217,7 +217,7 @@ mod tests {
             kind: ChunkKind::Events,
             epoch: Epoch(3),
             offset: 3 * PAGE_BYTES as u64,
-            group_start: 2 * PAGE_BYTES as u64,
+            synced_end: 2 * PAGE_BYTES as u64,
             writer: WriterId(1),
             shard: ShardId(4),
             seq: Seq(17),
@@ -277,8 +277,8 @@ mod tests {
             |header| header.payload_bytes = (CHUNK_BYTES_MAX - CHUNK_HEADER_BYTES) as u32 + 1,
             |header| header.seq = Seq(0),
             |header| header.epoch = Epoch(0),
-            |header| header.group_start = header.offset + 4096,
-            |header| header.group_start = 0,
+            |header| header.synced_end = header.offset + 4096,
+            |header| header.synced_end = 0,
             |header| header.offset += 512,
             |header| header.kind = ChunkKind::Seal,
         ];

@@ -4,12 +4,12 @@
 //! proves that a sync covered it: then it is a *torn tail* and the log ends before it. It may have been if something
 //! does: then it is *damage*. For a chunk missing at offset X of segment E, the proofs are
 //!
-//! 1. a chunk further on in E whose group began behind X (`group_start > X`): that group was written after X was synced;
+//! 1. a chunk further on in E that was written after X was synced, and says so: `synced_end > X`;
 //! 2. a segment after E: its header says where E ended, and was written after that was synced;
 //! 3. the durable mark, which the writer moves past X only after the sync that covers X returned 0.
 //!
-//! Of a group that was never synced any subset of its writes may be on disk, each torn anywhere; its chunks all carry
-//! the same `group_start ≤ X`, so none of them proves anything.
+//! Of what was never synced any subset of the writes may be on disk, each torn anywhere: the last group, and the one
+//! that was being synced while it was written. All their chunks carry a `synced_end ≤ X`, so none of them proves anything.
 
 use std::fmt;
 use std::io;
@@ -39,8 +39,8 @@ pub struct Cursor {
     pub crc: u32,
     /// The last chunk number of each shard.
     pub seqs: ShardSeqs,
-    /// Where the group of the last chunk in this segment began; 0 before the first.
-    group_start: u64,
+    /// What the last chunk in this segment says was synced before it; 0 before the first.
+    synced_end: u64,
 }
 
 impl Cursor {
@@ -53,7 +53,7 @@ impl Cursor {
             offset: SEGMENT_HEADER_BYTES as u64,
             crc: header.previous_crc,
             seqs: header.seqs.clone(),
-            group_start: 0,
+            synced_end: 0,
         }
     }
 
@@ -66,7 +66,7 @@ impl Cursor {
     /// The place before the first chunk ever.
     #[must_use]
     pub fn before_all(writer: WriterId) -> Self {
-        Self { writer, epoch: Epoch(0), offset: 0, crc: 0, seqs: ShardSeqs::default(), group_start: 0 }
+        Self { writer, epoch: Epoch(0), offset: 0, crc: 0, seqs: ShardSeqs::default(), synced_end: 0 }
     }
 
     /// Moves behind a whole chunk; its fault, and nothing moved, if it does not continue the log.
@@ -74,14 +74,14 @@ impl Cursor {
         if header.previous_crc != self.crc {
             return Err(Fault::Chain);
         }
-        if header.group_start != header.offset && header.group_start != self.group_start {
-            return Err(Fault::Group);
+        if header.synced_end < self.synced_end {
+            return Err(Fault::SyncedEnd);
         }
         if header.kind == ChunkKind::Events && !self.seqs.advance(header.shard, header.seq) {
             let last = self.seqs.last(header.shard);
             return Err(Fault::Seq { shard: header.shard, last, found: header.seq });
         }
-        self.group_start = header.group_start;
+        self.synced_end = header.synced_end;
         self.crc = crc;
         self.offset = header.end();
         Ok(())
@@ -103,8 +103,8 @@ pub enum Fault {
     Records(RecordFault),
     /// The chunk continues another chunk than the one before it.
     Chain,
-    /// The chunk's group began neither with it nor with the group of the chunk before it.
-    Group,
+    /// The chunk knows of less that was synced than the one before it.
+    SyncedEnd,
     /// The chunk's number is not the one after the shard's last.
     Seq {
         /// The shard.
@@ -145,7 +145,7 @@ impl fmt::Display for Fault {
             Self::Padding => f.write_str("a chunk's padding is not zero"),
             Self::Records(fault) => fault.fmt(f),
             Self::Chain => f.write_str("a chunk that does not continue the one before it"),
-            Self::Group => f.write_str("a chunk of an impossible group"),
+            Self::SyncedEnd => f.write_str("a chunk older than the one before it"),
             Self::Seq { shard, last, found } => {
                 write!(f, "chunk {} of shard {} follows chunk {}", found.0, shard.0, last.0)
             }
@@ -342,8 +342,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Walker<B> {
                 return Ok(Err(damage(cursor, fault)));
             }
             return Ok(match self.survey(cursor, limit, read)? {
-                Survey::LaterGroup => Err(damage(cursor, fault)),
-                Survey::SameGroup => Ok(Tail::Torn(fault)),
+                Survey::Proof => Err(damage(cursor, fault)),
+                Survey::NoProof => Ok(Tail::Torn(fault)),
                 Survey::Nothing if is_clean(&fault) => Ok(Tail::Clean),
                 Survey::Nothing => Ok(Tail::Torn(fault)),
             });
@@ -392,8 +392,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Walker<B> {
             }
             for page in pages.chunks_exact(PAGE_BYTES) {
                 match ChunkHeader::decode_at(page, cursor.writer, cursor.epoch, at) {
-                    Ok((header, _)) if header.group_start > cursor.offset => return Ok(Survey::LaterGroup),
-                    Ok(_) => found = Survey::SameGroup,
+                    Ok((header, _)) if header.synced_end > cursor.offset => return Ok(Survey::Proof),
+                    Ok(_) => found = Survey::NoProof,
                     Err(_) => {}
                 }
                 at += PAGE_BYTES as u64;
@@ -432,10 +432,13 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Walker<B> {
     }
 }
 
+/// What lies behind a chunk that is not whole.
 enum Survey {
     Nothing,
-    SameGroup,
-    LaterGroup,
+    /// Chunks written before a sync covered it.
+    NoProof,
+    /// A chunk written after a sync covered it.
+    Proof,
 }
 
 /// Whether a fault with nothing behind it is simply the end: no chunk was begun there.
@@ -469,17 +472,17 @@ mod tests {
         header.encode((&mut bytes[..PAGE_BYTES]).try_into().unwrap());
         let (mut offset, mut crc, mut seq) = (PAGE, 77, Seq(0));
         for chunks in groups {
-            let group_start = offset;
+            let synced_end = offset;
             for _ in 0..*chunks {
                 seq = seq.next();
-                crc = put_chunk(&mut bytes, offset, group_start, seq, crc);
+                crc = put_chunk(&mut bytes, offset, synced_end, seq, crc);
                 offset += PAGE;
             }
         }
         (header, bytes)
     }
 
-    fn put_chunk(bytes: &mut [u8], offset: u64, group_start: u64, seq: Seq, previous_crc: u32) -> u32 {
+    fn put_chunk(bytes: &mut [u8], offset: u64, synced_end: u64, seq: Seq, previous_crc: u32) -> u32 {
         let event = format!("{{\"seq\":{}}}", seq.0);
         let page = &mut bytes[offset as usize..offset as usize + PAGE_BYTES];
         let payload_bytes = RECORD_HEADER_BYTES + event.len();
@@ -490,7 +493,7 @@ mod tests {
             kind: ChunkKind::Events,
             epoch: EPOCH,
             offset,
-            group_start,
+            synced_end,
             writer: WRITER,
             shard: ShardId(0),
             seq,
@@ -537,6 +540,38 @@ mod tests {
         assert_eq!(finish(&bytes, &header, Bound::Open(0)), (1, Ok(Tail::Torn(no_header))));
         bytes[4 * PAGE_BYTES] ^= 1;
         assert_eq!(finish(&bytes, &header, Bound::Open(0)), (1, damage(2, no_header)));
+    }
+
+    #[test]
+    fn two_groups_may_be_torn_while_one_is_synced_beside_the_others_write() {
+        // Pages 1 to 4, a group each, every one written while the one before it was synced.
+        let synced_ends = [1, 1, 2, 3];
+        let (header, mut bytes) = segment(&[]);
+        let mut crc = 77;
+        for (page, synced_end) in (1..).zip(synced_ends) {
+            crc = put_chunk(&mut bytes, page * PAGE, synced_end * PAGE, Seq(page), crc);
+        }
+        assert_eq!(finish(&bytes, &header, Bound::Open(0)), (4, Ok(Tail::Clean)));
+        let fault = Fault::Header(HeaderFault::NoHeader);
+        let hit = |page: u64| {
+            let mut bytes = bytes.clone();
+            bytes[(page * PAGE) as usize] ^= 1;
+            finish(&bytes, &header, Bound::Open(0))
+        };
+        assert_eq!(hit(4), (3, Ok(Tail::Clean)));
+        assert_eq!(hit(3), (2, Ok(Tail::Torn(fault))), "the fourth was written before the third was synced");
+        let damage = Damage { writer: WRITER, epoch: EPOCH, offset: 2 * PAGE, fault };
+        assert_eq!(hit(2), (1, Err(damage)), "the fourth was written after the second was synced");
+        // A chunk that knows less than the one before it was not written after it.
+        let third = crc_of(&bytes, 3);
+        put_chunk(&mut bytes, 4 * PAGE, PAGE, Seq(4), third);
+        let damage = Damage { offset: 4 * PAGE, fault: Fault::SyncedEnd, ..damage };
+        assert_eq!(finish(&bytes, &header, Bound::Open(0)), (3, Err(damage)));
+    }
+
+    fn crc_of(bytes: &[u8], page: u64) -> u32 {
+        let offset = page * PAGE;
+        ChunkHeader::decode_at(&bytes[offset as usize..], WRITER, EPOCH, offset).unwrap().1
     }
 
     #[test]

@@ -67,6 +67,12 @@ impl Group {
         Self { limits, runs, chunks: 0, start: 0, end: 0, segment_bytes: 0 }
     }
 
+    /// Its bounds.
+    #[must_use]
+    pub fn limits(&self) -> &GroupLimits {
+        &self.limits
+    }
+
     /// Starts over at `start` of a segment of `segment_bytes`.
     pub fn begin(&mut self, start: u64, segment_bytes: u64) {
         assert!(start <= segment_bytes);

@@ -1,16 +1,19 @@
 //! One writer: its segment files, group commit, and the durable sequence of each of its shards.
 //!
 //! ```text
-//! open (recover, begin a segment) → join (with the shards' ports) → run: take → write → sync → publish → settle
+//! open (recover, begin a segment) → join (with the shards' ports) → run: take → write → sync → publish → settle,
+//!                                                                      the next write beside this sync
 //! ```
 //!
 //! The writer's thread is the only one that touches its segment files. Decisions are pure and apart: [`batch`] what goes
-//! into a group, [`segment`] which segments to keep, [`recover`] where the log ends; `store` and `turn` do what they say.
+//! into a group, [`segment`] which segments to keep, [`recover`] where the log ends; `store`, `commit` and `turn` do what
+//! they say.
 //!
-//! What is absent: a timer for group commit (a sync that ends is the clock), a queue between write and sync, retries of
-//! anything that failed.
+//! What is absent: a timer for group commit (a sync that ends is the clock), a queue between write and sync longer than
+//! one group, retries of anything that failed.
 
 pub mod batch;
+mod commit;
 mod config;
 mod open;
 pub mod recover;

@@ -153,13 +153,13 @@ impl Store {
         self.next_epoch = Epoch(header.epoch.0 + 1);
         self.live.push(Live { epoch: header.epoch, bytes: header.segment_bytes, created_unix_ns: now_unix_ns });
         *end = Cursor::at_start_of(&header);
-        self.mark(end);
+        self.mark(DurableMark { epoch: end.epoch, end: end.offset });
         Ok(Active { file, epoch: header.epoch })
     }
 
-    /// Tells readers that everything before `end` is durable. They fall behind if it fails, nothing more.
-    pub(super) fn mark(&mut self, end: &Cursor) {
-        let _ = self.storage.set_durable_mark(DurableMark { epoch: end.epoch, end: end.offset });
+    /// Tells readers what is durable. They fall behind if it fails, nothing more.
+    pub(super) fn mark(&mut self, mark: DurableMark) {
+        let _ = self.storage.set_durable_mark(mark);
     }
 
     /// Makes a segment ready, waiting for it; its number. May use the disk's reserve: what waits was admitted.

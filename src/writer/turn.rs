@@ -1,25 +1,26 @@
 //! One turn of the writer: take what is ready, write it, sync once, tell the shards. Writer thread.
 //!
-//! Promises: nothing is published as written before every write of its group completed whole, nor as durable before the
-//! sync that covers it returned 0; numbers are published as contiguous prefixes; a failed write or sync is final. A turn
-//! allocates nothing; beginning, preparing and retiring segments does, a few times per segment.
+//! Two groups at most are on their way: while one is synced, the next is being written, so that the device works on data
+//! while it flushes. A group waits for nothing but the group before it.
+//!
+//! Promises: nothing is published as written before every write of its group completed whole, nor as durable before a
+//! sync that began after that returned 0; numbers are published as contiguous prefixes; a failed write or sync is final. A
+//! turn allocates nothing; beginning, preparing and retiring segments does, a few times per segment.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::batch::{Fit, Group, GroupLimits};
+use super::batch::{Fit, GroupLimits};
+use super::commit::Commit;
 use super::config::OpenError;
 use super::open::{Opened, now_unix_ns};
 use super::store::{Active, Store, is_disk_full};
 use crate::base::{PAGE_BYTES, WriterId};
-use crate::handoff::{self, Bell, FailureStage, SealedChunk, WriterFailure, WriterPort, WriterState, WriterStatus};
+use crate::handoff::{Bell, FailureStage, WriterFailure, WriterPort, WriterState, WriterStatus};
 use crate::metrics::WriterMetrics;
 use crate::record::walk::Cursor;
-use crate::record::{CHUNK_HEADER_BYTES, ChunkHeader, ChunkKind, SEGMENT_HEADER_BYTES, SHARDS_PER_WRITER_MAX};
-use crate::sys::storage::{AlignedBytes, Facts, WRITES_PER_GROUP_MAX, Write};
-
-// The shard keeps free what this room fills in.
-const _: () = assert!(CHUNK_HEADER_BYTES == handoff::CHUNK_HEADER_BYTES);
+use crate::record::{ChunkHeader, SEGMENT_HEADER_BYTES, SHARDS_PER_WRITER_MAX};
+use crate::sys::storage::{AlignedBytes, DurableMark, Facts, SyncMode, WRITES_PER_GROUP_MAX, Write};
 
 /// How often the disk, retention and followers are looked at.
 const HOUSEKEEPING_EVERY: Duration = Duration::from_secs(1);
@@ -39,7 +40,7 @@ pub struct Now {
 /// What a turn came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Turn {
-    /// A group was made durable.
+    /// A group was written or made durable, or both.
     Worked,
     /// Nothing was ready.
     Idle,
@@ -63,22 +64,22 @@ pub struct Writer {
     store: Store,
     active: Active,
     segment_bytes: u64,
-    /// The end of the log: what is written, and between turns also synced.
+    /// The end of the log: what is written.
     end: Cursor,
     ports: Vec<WriterPort>,
-    group: Group,
-    /// The group's chunks, in order of their offsets.
-    chunks: Vec<SealedChunk>,
-    /// Per port, bytes taken in this turn.
-    taken: Vec<usize>,
-    group_bytes_max: usize,
+    /// The group being put together; empty between turns.
+    taken: Commit,
+    /// The group that is written and not yet synced; empty if there is none.
+    written: Commit,
+    /// Everything in the active segment before this is synced.
+    durable_end: u64,
     first_port: usize,
     bell: Arc<Bell>,
     status: Arc<WriterStatus>,
     metrics: Arc<WriterMetrics>,
     buffered_bytes: u64,
     housekeeping_due: Duration,
-    marked: (u64, u64),
+    marked: Option<DurableMark>,
     mark_due: Duration,
 }
 
@@ -108,19 +109,18 @@ impl Writer {
             store,
             active,
             segment_bytes: config.segment_bytes,
+            durable_end: end.offset,
             end,
-            group: Group::new(limits),
-            chunks: Vec::with_capacity(config.group_chunks_max),
-            taken: vec![0; ports.len()],
+            taken: Commit::new(limits, ports.len()),
+            written: Commit::new(limits, ports.len()),
             ports,
-            group_bytes_max: config.group_bytes_max,
             first_port: 0,
             bell,
             status,
             metrics,
             buffered_bytes,
             housekeeping_due: Duration::ZERO,
-            marked: (0, 0),
+            marked: None,
             mark_due: Duration::ZERO,
         })
     }
@@ -165,7 +165,7 @@ impl Writer {
         Ok(())
     }
 
-    /// One turn: one group commit, if anything is ready.
+    /// One turn: writes what is ready, and syncs what was written in the turn before.
     ///
     /// # Errors
     /// As [`Writer::run`].
@@ -175,7 +175,8 @@ impl Writer {
         }
         self.keep_house(now)?;
         match self.take_ready(now)? {
-            Taken::Group => {}
+            Taken::Group => self.write_taken()?,
+            _ if !self.written.is_empty() => self.sync()?,
             Taken::Nothing => {
                 self.store.pace(0);
                 self.mark_durable(now, true);
@@ -192,20 +193,35 @@ impl Writer {
                 return Ok(Turn::Blocked);
             }
         }
-        self.fill_in_headers();
-        self.write()?;
-        self.publish_written();
-        self.sync()?;
-        self.publish_durable();
         self.mark_durable(now, false);
         Ok(Turn::Worked)
+    }
+
+    /// Makes the group just taken part of the log and writes it, beside the sync of the group before it if that is due.
+    fn write_taken(&mut self) -> Result<(), WriterFailure> {
+        self.first_port = (self.first_port + 1) % self.ports.len();
+        self.taken.fill_in_headers(&mut self.ports, self.writer, &mut self.end, self.durable_end);
+        if self.written.is_empty() {
+            self.write()?
+        } else {
+            self.write_during_sync()?
+        }
+        if self.store.storage.facts().sync == SyncMode::Dsync {
+            // Each write was durable when it completed: there is nothing to overlap with.
+            self.sync()?;
+        }
+        Ok(())
     }
 
     /// Seals the log, so that damage to its last chunk is recognised as such.
     ///
     /// # Errors
     /// As [`Writer::run`].
+    ///
+    /// # Panics
+    /// If a group is not synced yet: the seal would prove what is not so.
     pub fn finish(mut self) -> Result<(), WriterFailure> {
+        assert!(self.written.is_empty(), "a seal says that everything before it is synced");
         // A segment without chunks needs no seal: its header says where the one before it ends.
         let has_chunks = self.end.offset > SEGMENT_HEADER_BYTES as u64;
         if has_chunks && self.end.offset + PAGE_BYTES as u64 <= self.segment_bytes {
@@ -219,7 +235,7 @@ impl Writer {
             self.checked(synced, FailureStage::Sync)?;
             self.end.offset += PAGE_BYTES as u64;
         }
-        self.store.mark(&self.end);
+        self.store.mark(DurableMark { epoch: self.active.epoch, end: self.end.offset });
         self.status.set(WriterState::Stopped);
         self.ring_all();
         Ok(())
@@ -264,43 +280,22 @@ impl Writer {
 
     /// Fills the group with what is ready, in fair order.
     fn take_ready(&mut self, now: Now) -> Result<Taken, WriterFailure> {
-        debug_assert!(self.chunks.is_empty());
-        self.group.begin(self.end.offset, self.segment_bytes);
-        if self.gather() == Fit::SegmentFull && self.chunks.is_empty() {
+        if self.gather() == Fit::SegmentFull && self.taken.is_empty() {
+            if !self.written.is_empty() {
+                // A segment is begun when everything before it is durable.
+                return Ok(Taken::Nothing);
+            }
             if !self.roll(now)? {
                 return Ok(Taken::NoRoom);
             }
-            self.group.begin(self.end.offset, self.segment_bytes);
             let fit = self.gather();
-            assert!(!self.chunks.is_empty(), "a fresh segment has room for any chunk: {fit:?}");
+            assert!(!self.taken.is_empty(), "a fresh segment has room for any chunk: {fit:?}");
         }
-        Ok(if self.chunks.is_empty() { Taken::Nothing } else { Taken::Group })
+        Ok(if self.taken.is_empty() { Taken::Nothing } else { Taken::Group })
     }
 
-    /// Takes chunks until nothing is ready or one does not fit. First a fair share of each port, so that a busy shard
-    /// cannot fill group after group alone, then what is left; the first to be asked changes from group to group.
     fn gather(&mut self) -> Fit {
-        let count = self.ports.len();
-        let share = self.group_bytes_max / count.max(1);
-        self.taken.fill(0);
-        for limit in [share, usize::MAX] {
-            for index in 0..count {
-                let index = (self.first_port + index) % count;
-                let port = &mut self.ports[index];
-                while self.taken[index] < limit {
-                    let Some(padded_bytes) = port.peek_padded_bytes() else { break };
-                    match self.group.fit(padded_bytes) {
-                        Fit::Fits => {}
-                        full => return full,
-                    }
-                    let chunk = port.take().expect("peeked");
-                    self.group.add(index, chunk.region_offset(), padded_bytes);
-                    self.chunks.push(chunk);
-                    self.taken[index] += padded_bytes;
-                }
-            }
-        }
-        Fit::Fits
+        self.taken.gather(&mut self.ports, self.first_port, self.end.offset, self.segment_bytes)
     }
 
     /// Begins the next segment; false if the disk is full.
@@ -310,7 +305,10 @@ impl Writer {
         }
         let old = self.active;
         match self.store.begin_segment(&mut self.end, now.unix_ns) {
-            Ok(active) => self.active = active,
+            Ok(active) => {
+                self.active = active;
+                self.durable_end = self.end.offset;
+            }
             Err(error) if is_disk_full(&error) => {
                 self.review_room();
                 return Ok(false);
@@ -323,104 +321,74 @@ impl Writer {
         Ok(true)
     }
 
-    /// Makes each chunk part of the log: its segment, its place, what it continues.
-    fn fill_in_headers(&mut self) {
-        self.first_port = (self.first_port + 1) % self.ports.len();
-        for run in self.group.runs() {
-            let port = &mut self.ports[run.port];
-            for chunk in &mut self.chunks[run.first..run.first + run.chunks] {
-                assert!(
-                    self.end.seqs.advance(chunk.shard, chunk.seq),
-                    "shard {} offered chunk {} after chunk {}",
-                    chunk.shard.0,
-                    chunk.seq.0,
-                    self.end.seqs.last(chunk.shard).0
-                );
-                let header = ChunkHeader {
-                    kind: ChunkKind::Events,
-                    epoch: self.active.epoch,
-                    offset: self.end.offset,
-                    group_start: self.group.start(),
-                    writer: self.writer,
-                    shard: chunk.shard,
-                    seq: chunk.seq,
-                    sealed_unix_ns: chunk.sealed_unix_ns,
-                    events: chunk.events,
-                    payload_bytes: chunk.payload_bytes,
-                    payload_crc: chunk.payload_crc,
-                    previous_crc: self.end.crc,
-                };
-                self.end.crc = header.encode(port.header_mut(chunk));
-                self.end.offset = header.end();
-            }
-        }
-        assert_eq!(self.end.offset, self.group.end(), "headers and writes agree on every offset");
-    }
-
+    /// Writes the group just taken. Nothing is being synced.
     fn write(&mut self) -> Result<(), WriterFailure> {
         let started = Instant::now();
-        let runs = self.group.runs();
         let mut writes = [Write::NONE; WRITES_PER_GROUP_MAX];
-        for (write, run) in writes.iter_mut().zip(runs) {
-            let bytes = self.ports[run.port].bytes_of_run(&self.chunks[run.first..run.first + run.chunks]);
-            assert_eq!(bytes.len(), run.bytes);
-            *write = Write { offset: run.offset, bytes, region: Some(run.port as u16) };
-        }
-        let written = self.store.storage.write_group(self.active.file, &writes[..runs.len()]);
+        let count = self.taken.fill_writes(&self.ports, &mut writes);
+        let written = self.store.storage.write_group(self.active.file, &writes[..count]);
         self.checked(written, FailureStage::Write)?;
-        self.metrics.write_latency.record(started.elapsed().as_nanos() as u64);
-        self.metrics.written_bytes.add(self.group.bytes() as u64);
-        self.store.pace(self.group.bytes());
+        self.note_written(started);
         Ok(())
     }
 
-    fn publish_written(&self) {
-        for run in self.group.runs() {
-            self.ports[run.port].publish_written(self.chunks[run.first + run.chunks - 1].seq);
-        }
-        for (port, taken) in self.ports.iter().zip(&self.taken) {
-            if *taken > 0 {
-                port.ring_written();
+    /// Writes the group just taken while the one before it is synced and published.
+    fn write_during_sync(&mut self) -> Result<(), WriterFailure> {
+        let started = Instant::now();
+        let mut synced = Ok(());
+        let mut writes = [Write::NONE; WRITES_PER_GROUP_MAX];
+        let count = self.taken.fill_writes(&self.ports, &mut writes);
+        let (ports, metrics, written) = (&self.ports, &self.metrics, &self.written);
+        let outcome = self.store.storage.write_group_during_sync(self.active.file, &writes[..count], &mut |result| {
+            metrics.sync_latency.record(started.elapsed().as_nanos() as u64);
+            if result.is_ok() {
+                // The answers leave now; the chunks themselves are given back when the device has the next ones.
+                written.publish_durable(ports);
+                written.ring(ports);
             }
-        }
+            synced = result;
+        });
+        self.checked(synced, FailureStage::Sync)?;
+        self.settle_durable();
+        self.checked(outcome, FailureStage::Write)?;
+        self.note_written(started);
+        Ok(())
     }
 
+    fn note_written(&mut self, started: Instant) {
+        self.metrics.write_latency.record(started.elapsed().as_nanos() as u64);
+        self.metrics.written_bytes.add(self.taken.bytes() as u64);
+        self.store.pace(self.taken.bytes());
+        self.taken.publish_written(&self.ports);
+        std::mem::swap(&mut self.taken, &mut self.written);
+    }
+
+    /// Syncs what is written and publishes it.
     fn sync(&mut self) -> Result<(), WriterFailure> {
         let started = Instant::now();
         let synced = self.store.storage.sync_group(self.active.file);
         self.checked(synced, FailureStage::Sync)?;
         self.metrics.sync_latency.record(started.elapsed().as_nanos() as u64);
+        self.written.publish_durable(&self.ports);
+        self.settle_durable();
         Ok(())
     }
 
-    fn publish_durable(&mut self) {
-        for run in self.group.runs() {
-            self.ports[run.port].publish_durable(self.chunks[run.first + run.chunks - 1].seq);
-        }
-        let events: u64 = self.chunks.iter().map(|chunk| u64::from(chunk.events)).sum();
+    /// Counts the group just published and gives its chunks back.
+    fn settle_durable(&mut self) {
         self.metrics.groups.add(1);
-        self.metrics.chunks.add(self.chunks.len() as u64);
-        self.metrics.events.add(events);
-        let mut chunks = self.chunks.drain(..);
-        for run in self.group.runs() {
-            for chunk in chunks.by_ref().take(run.chunks) {
-                self.ports[run.port].settle(chunk);
-            }
-        }
-        drop(chunks);
-        for (port, taken) in self.ports.iter().zip(&self.taken) {
-            if *taken > 0 {
-                port.ring();
-            }
-        }
+        self.metrics.chunks.add(self.written.chunks() as u64);
+        self.metrics.events.add(self.written.events());
+        self.durable_end = self.written.end();
+        self.written.settle(&mut self.ports);
     }
 
-    /// Moves the durable mark to the end of the log: at once when there is time, else now and then.
+    /// Moves the durable mark to the end of what is synced: at once when there is time, else now and then.
     fn mark_durable(&mut self, now: Now, idle: bool) {
-        let end = (self.end.epoch.0, self.end.offset);
-        if end != self.marked && (idle || now.elapsed >= self.mark_due) {
-            self.store.mark(&self.end);
-            self.marked = end;
+        let mark = DurableMark { epoch: self.active.epoch, end: self.durable_end };
+        if self.marked != Some(mark) && (idle || now.elapsed >= self.mark_due) {
+            self.store.mark(mark);
+            self.marked = Some(mark);
             self.mark_due = now.elapsed + MARK_EVERY;
         }
     }

@@ -48,8 +48,21 @@ impl DirectStorage {
         Ok(Self { files, writer, mark, ring: None, facts })
     }
 
+    fn write_flags(&self) -> libc::c_int {
+        if self.facts.sync == SyncMode::Dsync { libc::RWF_DSYNC } else { 0 }
+    }
+
     fn ring(&mut self) -> &mut GroupRing {
         self.ring.as_mut().expect("registered and begun")
+    }
+}
+
+fn sync_group(files: &mut Files, mode: SyncMode, file: FileId) -> io::Result<()> {
+    match mode {
+        // Each write completed only once it was durable, and nothing else of the file changed.
+        SyncMode::Dsync => Ok(()),
+        // Blocking: this thread has nothing else to do, and the ring would hand the call to a worker thread.
+        SyncMode::Fdatasync => files.sync(file),
     }
 }
 
@@ -143,18 +156,24 @@ impl Storage for DirectStorage {
     }
 
     fn write_group(&mut self, file: FileId, writes: &[Write<'_>]) -> io::Result<()> {
-        let flags = if self.facts.sync == SyncMode::Dsync { libc::RWF_DSYNC } else { 0 };
-        let fd = self.files.fd(file);
-        self.ring().write_group(fd, writes, flags)
+        let (fd, flags) = (self.files.fd(file), self.write_flags());
+        self.ring().write_group(fd, writes, flags, None)
+    }
+
+    fn write_group_during_sync(
+        &mut self,
+        file: FileId,
+        writes: &[Write<'_>],
+        synced: &mut dyn FnMut(io::Result<()>),
+    ) -> io::Result<()> {
+        let (fd, flags, mode) = (self.files.fd(file), self.write_flags(), self.facts.sync);
+        let Self { files, ring, .. } = self;
+        let ring = ring.as_mut().expect("registered and begun");
+        ring.write_group(fd, writes, flags, Some(&mut || synced(sync_group(files, mode, file))))
     }
 
     fn sync_group(&mut self, file: FileId) -> io::Result<()> {
-        match self.facts.sync {
-            // Each write completed only once it was durable, and nothing else of the file changed.
-            SyncMode::Dsync => Ok(()),
-            // Blocking: this thread has nothing else to do, and the ring would hand the call to a worker thread.
-            SyncMode::Fdatasync => self.files.sync(file),
-        }
+        sync_group(&mut self.files, self.facts.sync, file)
     }
 
     fn start_background(&mut self, work: Background) -> io::Result<()> {
@@ -259,7 +278,10 @@ mod tests {
                 Write { offset: 8192, bytes: slice(&regions[1], 0, 4096), region: Some(1) },
                 Write { offset: 12288, bytes: other.as_ref(), region: None },
             ];
-            storage.write_group(file, &writes).unwrap();
+            storage.write_group(file, &writes[..2]).unwrap();
+            let mut synced = None;
+            storage.write_group_during_sync(file, &writes[2..], &mut |result| synced = Some(result)).unwrap();
+            synced.expect("told once").unwrap();
             storage.sync_group(file).unwrap();
             let mut read = AlignedBytes::zeroed(5 * PAGE_BYTES);
             assert_eq!(storage.read_at(file, 0, read.as_mut()).unwrap(), 5 * PAGE_BYTES);

@@ -254,6 +254,18 @@ pub trait Storage: ReadStorage {
     /// The first error of any write; `WriteZero` for one that stayed short. The others may have been written.
     fn write_group(&mut self, file: FileId, writes: &[Write<'_>]) -> io::Result<()>;
 
+    /// Writes a group as [`Storage::write_group`] does while what was written to `file` before is made durable: starts
+    /// every write, syncs, tells `synced` how that went, and only then waits for the writes. The sync covers none of them.
+    ///
+    /// # Errors
+    /// As [`Storage::write_group`]; those of the sync, never to be tried again, go to `synced` alone.
+    fn write_group_during_sync(
+        &mut self,
+        file: FileId,
+        writes: &[Write<'_>],
+        synced: &mut dyn FnMut(io::Result<()>),
+    ) -> io::Result<()>;
+
     /// Makes every group written to `file` durable.
     ///
     /// # Errors

@@ -95,7 +95,14 @@ impl GroupRing {
         Ok(())
     }
 
-    pub(super) fn write_group(&mut self, fd: RawFd, writes: &[Write<'_>], flags: libc::c_int) -> io::Result<()> {
+    /// Starts every write, calls `meanwhile` while they are in flight, and waits for them.
+    pub(super) fn write_group(
+        &mut self,
+        fd: RawFd,
+        writes: &[Write<'_>],
+        flags: libc::c_int,
+        meanwhile: Option<&mut dyn FnMut()>,
+    ) -> io::Result<()> {
         assert!(writes.len() <= WRITES_PER_GROUP_MAX, "{} writes in one group", writes.len());
         assert!(self.begun, "the ring is bound to the thread that writes");
         let mut flights = [Flight::default(); WRITES_PER_GROUP_MAX];
@@ -104,6 +111,10 @@ impl GroupRing {
             let entry = self.write_entry(fd, write, 0, flags).user_data(index as u64);
             self.push(&entry);
             in_flight += 1;
+        }
+        if let Some(meanwhile) = meanwhile {
+            self.enter(0);
+            meanwhile();
         }
         let mut failure = None;
         while in_flight > 0 {

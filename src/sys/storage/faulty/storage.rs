@@ -180,6 +180,21 @@ impl Storage for FaultyStorage {
         outcome
     }
 
+    fn write_group_during_sync(
+        &mut self,
+        file: FileId,
+        writes: &[Write<'_>],
+        synced: &mut dyn FnMut(io::Result<()>),
+    ) -> io::Result<()> {
+        // Some writes are done before the sync begins, and some of those it covers, though nobody may rely on it; the
+        // others come after. The seed says which.
+        let early = self.disk()?.random.below(writes.len() + 1);
+        let before = self.write_group(file, &writes[..early]);
+        let sync = self.sync(file);
+        synced(sync);
+        before.and(self.write_group(file, &writes[early..]))
+    }
+
     fn sync_group(&mut self, file: FileId) -> io::Result<()> {
         self.sync(file)
     }

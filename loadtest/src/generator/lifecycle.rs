@@ -1,0 +1,365 @@
+//! Connections come and go, and so does the run: opening, failing, closing, the tick, the end. Generator thread.
+
+use std::io;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::Sender;
+use std::time::{Duration, Instant};
+
+use socket2::{Domain, Socket, Type};
+
+use super::connection::State;
+use super::tally::{Ended, Interval};
+use super::turn::{BUFFER_GROUP, Operation};
+use super::{Generator, Shared, slow};
+use crate::request::Outcome;
+
+/// Connects under way at once: below the backlog that servers ask for.
+const CONNECTING_MAX: usize = 128;
+/// First and longest wait before a connection that failed is tried again; it doubles in between.
+const REOPEN_NS: u64 = 10_000_000;
+const REOPEN_NS_MAX: u64 = 500_000_000;
+/// How often intervals, clients and reopening are looked after.
+const TICK_NS: u64 = 5_000_000;
+/// How often answers that are overdue are looked for.
+const TIMEOUTS_EVERY_NS: u64 = 50_000_000;
+/// How long a server may take to close a connection it was asked to close.
+const FINISHED_NS_MAX: u64 = 1_000_000_000;
+/// How long all connections may take to open before the run begins.
+const OPEN_ALL: Duration = Duration::from_secs(10);
+
+/// How long after the end a request is still sent that was due before it: longer than a generator or a server without a
+/// backlog takes for what came due last. What is behind by more counts as never sent.
+const LATE_NS_MAX: u64 = 250_000_000;
+
+/// What follows a close.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Then {
+    /// Another socket, at once.
+    Reopen,
+    /// Another socket, after a while that grows with each failure.
+    ReopenLater,
+}
+
+impl Generator<'_> {
+    /// Opens the connections that the run begins with. Those that cannot be opened are tried again during the run.
+    pub(super) fn open_all(&mut self, shared: &Shared) -> io::Result<()> {
+        self.set_limit(self.limit_at(0));
+        let began = Instant::now();
+        while began.elapsed() < OPEN_ALL && !shared.stop.load(Ordering::Relaxed) {
+            let now = self.clock.now();
+            self.keep_open(now)?;
+            if self.connecting == 0 && self.open_now.is_empty() {
+                break;
+            }
+            self.ring.enter(Some(Duration::from_millis(10)))?;
+            self.reap()?;
+        }
+        Ok(())
+    }
+
+    /// Time 0: what was counted while opening is forgotten.
+    pub(super) fn begin(&mut self) {
+        let now = self.clock.now();
+        for at in &self.ready {
+            self.connections[*at as usize].ready_at = now;
+        }
+        for connection in &mut self.connections {
+            connection.since = now;
+        }
+        for (at, _) in &mut self.open_later {
+            *at = now;
+        }
+        self.tally = super::Tally::new(self.plan.shares.len(), self.plan.warmup_ns());
+        self.due = self.schedule.as_mut().and_then(Iterator::next);
+    }
+
+    /// Clients in use at a time, of this thread.
+    fn limit_at(&self, now: u64) -> usize {
+        let Some(curve) = &self.plan.clients else { return self.connections.len() };
+        // Behind the end of the curve everybody stays for the answers that are under way.
+        let all = curve.at(now.min(curve.duration_ns().saturating_sub(1)));
+        clients_of(all, self.thread, self.plan.threads()).min(self.connections.len())
+    }
+
+    fn set_limit(&mut self, limit: usize) {
+        for at in self.limit..limit {
+            if self.connections[at].state == State::Idle {
+                self.open_now.push_back(at as u32);
+            }
+        }
+        self.limit = limit;
+    }
+
+    /// What is looked after a few hundred times a second.
+    pub(super) fn tick(&mut self, now: u64, shared: &Shared, intervals: &Sender<Interval>) -> io::Result<()> {
+        if !self.draining {
+            self.pause_max_ns = self.pause_max_ns.max(now.saturating_sub(self.next_tick));
+        }
+        self.next_tick = now + TICK_NS;
+        let interval_ns = self.plan.interval.as_nanos() as u64;
+        while now >= self.interval_end(interval_ns) {
+            // The main thread ends only after this one.
+            let _ = intervals.send(self.tally.next_interval(now, self.limit));
+        }
+        if !self.draining {
+            self.set_limit(self.limit_at(now));
+            if now >= self.plan.end_ns() || shared.stop.load(Ordering::Relaxed) {
+                self.draining = true;
+                self.ended_ns = now.min(self.plan.end_ns());
+                let _ = intervals.send(self.tally.next_interval(now, self.limit));
+                self.tally.interval.is_drain = true;
+            }
+        }
+        let mut index = 0;
+        while index < self.open_later.len() {
+            if self.open_later[index].0 <= now {
+                self.open_now.push_back(self.open_later.swap_remove(index).1);
+            } else {
+                index += 1;
+            }
+        }
+        if now >= self.next_timeouts {
+            self.next_timeouts = now + TIMEOUTS_EVERY_NS;
+            self.give_up_overdue(now)?;
+        }
+        slow::tick(self, now)
+    }
+
+    /// Intervals are counted from the end of the warm-up, so that none is half of it; the first one ends with it.
+    fn interval_end(&self, interval_ns: u64) -> u64 {
+        interval_end(self.tally.interval.index, self.plan.warmup_ns(), interval_ns)
+    }
+
+    fn give_up_overdue(&mut self, now: u64) -> io::Result<()> {
+        let timeout = self.plan.timeout.as_nanos() as u64;
+        for at in 0..self.connections.len() as u32 {
+            let connection = &self.connections[at as usize];
+            let age = now.saturating_sub(connection.since);
+            match connection.state {
+                State::Open if connection.flight(0).is_some_and(|flight| now.saturating_sub(flight.sent) > timeout) => {
+                    self.fail(at, Outcome::TimedOut, now)?;
+                }
+                State::Open if at as usize >= self.limit && connection.under_way() == 0 && connection.sending == 0 => {
+                    self.close(at, Then::Reopen, now)?;
+                }
+                State::Connecting if age > timeout => self.close(at, Then::ReopenLater, now)?,
+                State::Finished if age > FINISHED_NS_MAX => self.close(at, Then::Reopen, now)?,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens what is to be opened, a few at a time.
+    pub(super) fn keep_open(&mut self, now: u64) -> io::Result<()> {
+        while self.connecting < CONNECTING_MAX {
+            let Some(at) = self.open_now.pop_front() else { break };
+            if self.has_sent_all(now) || at as usize >= self.limit || self.connections[at as usize].state != State::Idle
+            {
+                continue;
+            }
+            self.open(at, now)?;
+        }
+        Ok(())
+    }
+
+    fn open(&mut self, at: u32, now: u64) -> io::Result<()> {
+        let connection = &mut self.connections[at as usize];
+        connection.renew();
+        connection.since = now;
+        let installed = new_socket(self.plan.target, None).and_then(|socket| self.ring.install(at, socket.into()));
+        if installed.is_err() {
+            self.connect_failed(at, now);
+            return Ok(());
+        }
+        let connection = &mut self.connections[at as usize];
+        connection.state = State::Connecting;
+        connection.operations = 1;
+        self.connecting += 1;
+        self.ring.connect(at, Operation::Connect.on(at))
+    }
+
+    pub(super) fn connected(&mut self, at: u32, result: i32, now: u64) -> io::Result<()> {
+        self.connecting -= 1;
+        if self.connections[at as usize].state == State::Closing {
+            return self.operation_ended(at, now);
+        }
+        let connection = &mut self.connections[at as usize];
+        connection.operations -= 1;
+        if result < 0 {
+            self.ring.remove(at)?;
+            self.connect_failed(at, now);
+            return Ok(());
+        }
+        connection.state = State::Open;
+        connection.failures = 0;
+        connection.since = now;
+        self.receive(at)?;
+        self.offer(at, now);
+        Ok(())
+    }
+
+    /// A connection that did not come about counts as a request that did not: somebody wanted to send one.
+    fn connect_failed(&mut self, at: u32, now: u64) {
+        let connection = &mut self.connections[at as usize];
+        connection.state = State::Idle;
+        connection.failures += 1;
+        let wait = (REOPEN_NS << connection.failures.min(6)).min(REOPEN_NS_MAX);
+        self.open_later.push((now + wait, at));
+        let (intended, outcome, kind) = (now, Outcome::ConnectFailed, self.pick.pick(&mut self.random));
+        self.tally.end(&Ended { outcome, intended, sent: now, ended: now, events: 0, bytes: 0, kind });
+    }
+
+    /// Arms the receive of a connection.
+    pub(super) fn receive(&mut self, at: u32) -> io::Result<()> {
+        let connection = &mut self.connections[at as usize];
+        connection.receives = true;
+        connection.operations += 1;
+        self.ring.receive(at, BUFFER_GROUP, false, Operation::Receive.on(at))
+    }
+
+    /// Ends all requests of a connection with an outcome, and the connection.
+    pub(super) fn fail(&mut self, at: u32, outcome: Outcome, now: u64) -> io::Result<()> {
+        debug_assert_eq!(self.connections[at as usize].unsent, 0, "what is placed is flushed in the same turn");
+        while let Some(flight) = self.connections[at as usize].pop() {
+            self.end(&flight, outcome, now);
+        }
+        self.connections[at as usize].failures += 1;
+        self.close(at, Then::ReopenLater, now)
+    }
+
+    /// Begins to end a connection without requests: what the kernel still does on it completes first.
+    pub(super) fn close(&mut self, at: u32, then: Then, now: u64) -> io::Result<()> {
+        let connection = &mut self.connections[at as usize];
+        assert!(connection.under_way() == 0, "a connection is closed over its requests");
+        let was_connecting = connection.state == State::Connecting;
+        connection.state = State::Closing;
+        connection.since = now;
+        if then == Then::Reopen {
+            connection.failures = 0;
+        }
+        if connection.operations == 0 {
+            return self.finish_close(at, now);
+        }
+        connection.operations += 1;
+        if was_connecting {
+            self.ring.cancel(Operation::Connect.on(at), Operation::End.on(at))
+        } else {
+            self.ring.shutdown(at, Operation::End.on(at))
+        }
+    }
+
+    /// One of the last completions of a closing connection.
+    pub(super) fn operation_ended(&mut self, at: u32, now: u64) -> io::Result<()> {
+        let connection = &mut self.connections[at as usize];
+        connection.operations -= 1;
+        if connection.operations == 0 && connection.state == State::Closing {
+            return self.finish_close(at, now);
+        }
+        Ok(())
+    }
+
+    fn finish_close(&mut self, at: u32, now: u64) -> io::Result<()> {
+        self.ring.remove(at)?;
+        let has_sent_all = self.has_sent_all(now);
+        let connection = &mut self.connections[at as usize];
+        connection.state = State::Idle;
+        if has_sent_all || at as usize >= self.limit {
+            return Ok(());
+        }
+        match connection.failures {
+            0 => self.open_now.push_back(at),
+            failures => {
+                let wait = (REOPEN_NS << failures.min(6)).min(REOPEN_NS_MAX);
+                self.open_later.push((now + wait, at));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the next request was due before the end and may still leave.
+    fn is_owed(&self, now: u64) -> bool {
+        self.due.is_some_and(|due| due < self.ended_ns) && now.saturating_sub(self.ended_ns) <= LATE_NS_MAX
+    }
+
+    /// Whether nothing is sent any more.
+    pub(super) fn has_sent_all(&self, now: u64) -> bool {
+        self.draining && !self.is_owed(now)
+    }
+
+    /// Whether nothing is left to wait for.
+    pub(super) fn is_over(&self, now: u64) -> bool {
+        let waited = now.saturating_sub(self.ended_ns);
+        self.has_sent_all(now) && (self.under_way == 0 || waited > self.plan.drain.as_nanos() as u64)
+    }
+
+    /// The end: what was not answered and what was never sent is counted with the time it has waited.
+    pub(super) fn settle(&mut self, intervals: &Sender<Interval>) {
+        let now = self.clock.now();
+        for at in 0..self.connections.len() {
+            while let Some(flight) = self.connections[at].pop() {
+                self.end(&flight, Outcome::TimedOut, now);
+            }
+        }
+        while let Some(intended) = self.due.filter(|due| *due < self.ended_ns) {
+            self.tally.end(&Ended {
+                outcome: Outcome::NeverSent,
+                intended,
+                sent: intended,
+                ended: now,
+                events: 0,
+                bytes: 0,
+                kind: self.pick.pick(&mut self.random),
+            });
+            self.due = self.schedule.as_mut().and_then(Iterator::next);
+        }
+        self.ledger.sent = self.next_event;
+        // The main thread ends only after this one.
+        let _ = intervals.send(self.tally.next_interval(now, self.limit));
+    }
+}
+
+/// Clients of one thread out of `all`: one at least, since half a client still has a request now and then.
+fn clients_of(all: f64, thread: usize, threads: usize) -> usize {
+    let all = (all.ceil() as usize).max(threads);
+    all / threads + usize::from(thread < all % threads)
+}
+
+/// End of an interval, ns from the start.
+#[must_use]
+pub fn interval_end(index: u32, warmup_ns: u64, interval_ns: u64) -> u64 {
+    let before = warmup_ns.div_ceil(interval_ns);
+    // Those of the warm-up end with it: the first may be shorter.
+    (warmup_ns + (u64::from(index) + 1) * interval_ns).saturating_sub(before * interval_ns)
+}
+
+/// A socket that sends at once, to be connected by the ring.
+pub(super) fn new_socket(target: std::net::SocketAddr, receive_bytes: Option<usize>) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(target), Type::STREAM, None)?;
+    socket.set_tcp_nodelay(true)?;
+    if let Some(bytes) = receive_bytes {
+        socket.set_recv_buffer_size(bytes)?;
+    }
+    Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{clients_of, interval_end};
+
+    #[test]
+    fn fewer_clients_than_threads_still_leave_each_thread_one() {
+        let parts = |all, threads| (0..threads).map(|at| clients_of(all, at, threads)).collect::<Vec<_>>();
+        assert_eq!(parts(7.2, 3), [3, 3, 2]);
+        assert_eq!(parts(0.3, 2), [1, 1]);
+        assert_eq!(parts(0.0, 1), [1]);
+    }
+
+    #[test]
+    fn intervals_meet_at_the_end_of_the_warm_up() {
+        let ends = |warmup, interval| (0..4).map(|index| interval_end(index, warmup, interval)).collect::<Vec<_>>();
+        assert_eq!(ends(0, 10), [10, 20, 30, 40]);
+        assert_eq!(ends(20, 10), [10, 20, 30, 40]);
+        assert_eq!(ends(25, 10), [5, 15, 25, 35]);
+    }
+}

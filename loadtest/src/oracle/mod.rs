@@ -1,0 +1,39 @@
+//! The oracle: whether what was acknowledged is in the log, once and intact, and nothing else is.
+
+mod audit;
+mod ledger;
+pub mod log;
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+pub use audit::{Account, Audit};
+pub use ledger::{Bits, Ledger};
+
+use crate::report::Verdict;
+
+/// How long an acknowledged event may take to become visible to readers. The answer to a request and the mark that
+/// readers go by are written one after the other, and events acknowledged from memory are sealed a little later.
+const VISIBLE_WITHIN: Duration = Duration::from_secs(5);
+/// How often it is looked again.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// Holds the log in `data` against what the runs were promised. The server may be running or not.
+///
+/// # Errors
+/// A sentence, if the log cannot be read.
+pub fn verify(program: &Path, data: &Path, accounts: &[Account<'_>]) -> Result<Verdict, String> {
+    let began = Instant::now();
+    loop {
+        let mut audit = Audit::new(accounts);
+        log::read(program, data, |line| {
+            audit.line(line);
+            true
+        })?;
+        let verdict = audit.finish();
+        if verdict.lost == 0 || began.elapsed() > VISIBLE_WITHIN {
+            return Ok(verdict);
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+}

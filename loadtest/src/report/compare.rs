@@ -1,0 +1,229 @@
+//! Whether one result is worse than another, beyond their noise. Pure.
+//!
+//! A difference counts when it exceeds both a share that matters (the threshold) and what the runs themselves scatter.
+//! Scatter is taken from several runs of a side where there are, else from the intervals of the one run: their median
+//! absolute deviation, which one disturbed second does not move. Drift between runs is larger than scatter within one,
+//! so compare sides that ran in alternation, or give several runs of each.
+
+use super::result::{Point, RunResult};
+use crate::quantity::{show_count, show_us};
+
+/// Scatter that a difference must exceed, in standard errors.
+const ERRORS_MIN: f64 = 3.0;
+/// A median absolute deviation as a standard deviation of normally scattered values.
+const MAD_TO_DEVIATION: f64 = 1.4826;
+
+/// One quantity of both sides.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Difference {
+    /// Its name.
+    pub name: &'static str,
+    /// The first side's value.
+    pub base: f64,
+    /// The second side's.
+    pub new: f64,
+    /// `new` against `base`, as a share of the latter; above 0 is more.
+    pub change: f64,
+    /// What has to be exceeded.
+    pub noise: f64,
+    /// What it means.
+    pub meaning: Meaning,
+}
+
+/// What a difference means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Meaning {
+    /// Within threshold or noise.
+    Same,
+    /// The second side is better.
+    Better,
+    /// The second side is worse.
+    Worse,
+}
+
+struct Quantity {
+    name: &'static str,
+    more_is_better: bool,
+    of_run: fn(&RunResult) -> f64,
+    of_point: fn(&Point) -> f64,
+}
+
+const QUANTITIES: [Quantity; 4] = [
+    Quantity {
+        name: "requests_per_second",
+        more_is_better: true,
+        of_run: |run| run.requests_per_second,
+        of_point: |point| point.requests as f64 / point.seconds(),
+    },
+    Quantity {
+        name: "events_per_second",
+        more_is_better: true,
+        of_run: |run| run.events_per_second,
+        of_point: |point| point.events as f64 / point.seconds(),
+    },
+    Quantity {
+        name: "p50_us",
+        more_is_better: false,
+        of_run: |run| run.latency_us.corrected.p50,
+        of_point: |point| point.p50_us,
+    },
+    Quantity {
+        name: "p99_us",
+        more_is_better: false,
+        of_run: |run| run.latency_us.corrected.p99,
+        of_point: |point| point.p99_us,
+    },
+];
+
+/// The differences between two sides of one or more runs each; `threshold` is the share that matters.
+#[must_use]
+pub fn compare(base: &[RunResult], new: &[RunResult], threshold: f64) -> Vec<Difference> {
+    assert!(!base.is_empty() && !new.is_empty(), "each side has a run");
+    let mut differences: Vec<Difference> = QUANTITIES.iter().map(|q| difference(q, base, new, threshold)).collect();
+    // A share, not a ratio: from no errors to some there is no ratio.
+    let rate = |side: &[RunResult]| median(&mut side.iter().map(|run| run.error_rate).collect::<Vec<_>>());
+    let (base_rate, new_rate) = (rate(base), rate(new));
+    // One request in ten thousand is what a retry hides.
+    let noise = 1e-4;
+    let change = new_rate - base_rate;
+    let meaning = match change {
+        change if change > noise => Meaning::Worse,
+        change if change < -noise => Meaning::Better,
+        _ => Meaning::Same,
+    };
+    differences.push(Difference { name: "error_rate", base: base_rate, new: new_rate, change, noise, meaning });
+    differences
+}
+
+fn difference(quantity: &Quantity, base: &[RunResult], new: &[RunResult], threshold: f64) -> Difference {
+    let (base, base_error) = value_and_error(quantity, base);
+    let (new, new_error) = value_and_error(quantity, new);
+    let scale = base.abs().max(f64::MIN_POSITIVE);
+    let scatter = ERRORS_MIN * (base_error.powi(2) + new_error.powi(2)).sqrt() / scale;
+    let noise = scatter.max(threshold);
+    let change = (new - base) / scale;
+    let meaning = match change {
+        // Nothing measured on either side: no difference.
+        _ if base == new => Meaning::Same,
+        change if change.abs() <= noise => Meaning::Same,
+        change if (change > 0.0) == quantity.more_is_better => Meaning::Better,
+        _ => Meaning::Worse,
+    };
+    Difference { name: quantity.name, base, new, change, noise, meaning }
+}
+
+/// The value of a side and its standard error.
+fn value_and_error(quantity: &Quantity, side: &[RunResult]) -> (f64, f64) {
+    let mut values: Vec<f64> = match side {
+        [run] => run.intervals.iter().filter(|point| point.is_measured()).map(quantity.of_point).collect(),
+        runs => runs.iter().map(quantity.of_run).collect(),
+    };
+    let value = match side {
+        [run] => (quantity.of_run)(run),
+        _ => median(&mut values.clone()),
+    };
+    if values.len() < 2 {
+        return (value, 0.0);
+    }
+    let count = values.len() as f64;
+    let middle = median(&mut values);
+    let mut deviations: Vec<f64> = values.iter().map(|value| (value - middle).abs()).collect();
+    (value, MAD_TO_DEVIATION * median(&mut deviations) / count.sqrt())
+}
+
+fn median(values: &mut [f64]) -> f64 {
+    if values.is_empty() {
+        return 0.0;
+    }
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    if values.len() % 2 == 1 { values[middle] } else { (values[middle - 1] + values[middle]) / 2.0 }
+}
+
+/// The differences as lines for people.
+#[must_use]
+pub fn show(differences: &[Difference]) -> String {
+    let mut text = String::new();
+    for difference in differences {
+        let show = |value: f64| match difference.name {
+            name if name.ends_with("_us") => show_us(value),
+            "error_rate" => format!("{value:.5}"),
+            _ => show_count(value.round()),
+        };
+        let meaning = match difference.meaning {
+            Meaning::Same => "same",
+            Meaning::Better => "BETTER",
+            Meaning::Worse => "WORSE",
+        };
+        text.push_str(&format!(
+            "{:<20} {:>12} → {:>12}  {:>+8.2} %  (noise {:.2} %)  {meaning}\n",
+            difference.name,
+            show(difference.base),
+            show(difference.new),
+            difference.change * 100.0,
+            difference.noise * 100.0
+        ));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::Random;
+    use crate::report::result::tests::result_with;
+
+    /// A run whose intervals scatter by `scatter` around `rate`.
+    fn run(rate: f64, scatter: f64, seed: u64) -> RunResult {
+        let mut random = Random::new(seed, 1);
+        let points = (0..30)
+            .map(|at| Point {
+                from_s: f64::from(at),
+                to_s: f64::from(at) + 1.0,
+                requests: (rate * (1.0 + scatter * (random.unit() - 0.5))) as u64,
+                p50_us: 100.0,
+                p99_us: 200.0,
+                ..Point::default()
+            })
+            .collect();
+        let mut result = result_with(points);
+        result.requests_per_second = rate;
+        result
+    }
+
+    fn meaning(base: &[RunResult], new: &[RunResult], name: &str) -> Meaning {
+        compare(base, new, 0.05).into_iter().find(|difference| difference.name == name).unwrap().meaning
+    }
+
+    #[test]
+    fn a_difference_counts_beyond_threshold_and_noise_only() {
+        let quiet = |rate| [run(rate, 0.01, 1)];
+        assert_eq!(meaning(&quiet(1000.0), &quiet(960.0), "requests_per_second"), Meaning::Same);
+        assert_eq!(meaning(&quiet(1000.0), &quiet(900.0), "requests_per_second"), Meaning::Worse);
+        assert_eq!(meaning(&quiet(1000.0), &quiet(1100.0), "requests_per_second"), Meaning::Better);
+        let noisy = |rate, seed| [run(rate, 1.5, seed)];
+        assert_eq!(meaning(&noisy(1000.0, 1), &noisy(900.0, 2), "requests_per_second"), Meaning::Same);
+        assert_eq!(meaning(&noisy(1000.0, 1), &noisy(200.0, 2), "requests_per_second"), Meaning::Worse);
+    }
+
+    #[test]
+    fn several_runs_scatter_among_themselves() {
+        let side = |rates: [f64; 3]| rates.map(|rate| run(rate, 0.0, 1));
+        let base = side([1000.0, 1001.0, 999.0]);
+        assert_eq!(meaning(&base, &side([900.0, 901.0, 899.0]), "requests_per_second"), Meaning::Worse);
+        assert_eq!(meaning(&base, &side([600.0, 900.0, 1300.0]), "requests_per_second"), Meaning::Same);
+    }
+
+    #[test]
+    fn slower_and_failing_are_worse() {
+        let base = [run(1000.0, 0.01, 1)];
+        let mut new = [run(1000.0, 0.01, 1)];
+        new[0].latency_us.corrected.p99 = 300.0;
+        new[0].error_rate = 0.01;
+        let mut slow = base.clone();
+        slow[0].latency_us.corrected.p99 = 200.0;
+        assert_eq!(meaning(&slow, &new, "p99_us"), Meaning::Worse);
+        assert_eq!(meaning(&new, &slow, "p99_us"), Meaning::Better);
+        assert_eq!(meaning(&slow, &new, "error_rate"), Meaning::Worse);
+    }
+}

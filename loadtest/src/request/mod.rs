@@ -1,0 +1,11 @@
+//! Requests: built once, patched per send, and what is expected of each answer.
+
+mod compress;
+mod expect;
+mod image;
+mod lane;
+
+pub use compress::{Compressor, Encoding};
+pub use expect::{Check, Expect, Outcome, judge};
+pub use image::{Ack, Format, HeadOptions, Image, Kind, KindOptions, images};
+pub use lane::{Lane, Patch};

@@ -1,0 +1,172 @@
+//! Exit codes are what a pipeline goes by: each means what `loadtest/docs/result.md` says.
+
+mod support;
+
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use support::{Lease, Server, refusal, show};
+
+#[test]
+fn each_threshold_can_be_met_and_missed() {
+    let server = Server::start();
+    let cases: [(&[&str], &str); 3] = [
+        (&["--max-p99", "60s", "--max-p99", "1us"], "p99_us"),
+        (&["--min-rate", "0", "--min-rate", "1G"], "requests_per_second"),
+        (&["--max-error-rate", "100%"], "error_rate"),
+    ];
+    for (options, name) in cases {
+        let (result, code) = server.run(&options[..2]);
+        assert_eq!(code, 0, "{options:?}: {result}");
+        assert_eq!(result["thresholds"][0]["name"], name);
+        if let Some(missed) = options.get(2..4) {
+            let (result, code) = server.run(missed);
+            assert_eq!((code, result["thresholds"][0]["passed"].as_bool()), (1, Some(false)), "{result}");
+        }
+    }
+    let (result, code) = server.run(&["--path", "/nowhere", "--max-error-rate", "1%"]);
+    assert_eq!(code, 1, "{result}");
+    let (result, code) = server.run(&["--path", "/nowhere", "--max-p99", "60s"]);
+    assert_eq!(code, 1, "a latency of nothing met its limit: {result}");
+}
+
+#[test]
+fn a_target_that_does_not_answer_as_it_should_is_an_error_without_any_threshold() {
+    let server = Server::start();
+    let (result, code) = server.run(&["--path", "/nowhere"]);
+    assert_eq!((code, number_of(&result, "accepted")), (3, 0), "{result}");
+    let unused = Lease::take();
+    let (code, said) = refusal(&["run", "--target", &unused.address().to_string()]);
+    assert!(code == 3 && said.contains("nothing answers"), "{code}: {said}");
+}
+
+fn number_of(result: &serde_json::Value, outcome: &str) -> u64 {
+    result["outcomes"][outcome].as_u64().unwrap()
+}
+
+#[test]
+fn a_result_that_cannot_be_written_is_an_error() {
+    let server = Server::start();
+    let target = server.address().to_string();
+    let run = ["run", "--target", &target, "--duration", "50ms", "--warmup", "0s", "--batch", "2", "--quiet"];
+    for option in ["--json", "--html", "--hgrm"] {
+        let (code, said) = refusal(&[&run[..], &[option, "/dev/full"]].concat());
+        assert!(code == 3 && said.contains("/dev/full"), "{option}: {code}: {said}");
+    }
+}
+
+/// A generator that was stopped says so: what it measured then is its own pause.
+#[test]
+fn a_generator_that_was_stopped_marks_its_run_invalid() {
+    let server = Server::start();
+    let target = server.address().to_string();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_tidegate-load"))
+        .args(["run", "--target", &target, "--rate", "100", "--batch", "1", "--duration", "2s", "--warmup", "0s"])
+        .args(["--interval", "100ms", "--json", "-", "--connections", "2"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // The first line of progress: its first interval is over, nineteen are to come.
+    let mut progress = BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    progress.read_line(&mut line).unwrap();
+    let signal = |name: &str| {
+        let sent = Command::new("kill").args([name, &child.id().to_string()]).status().unwrap();
+        assert!(sent.success(), "{line}");
+    };
+    signal("-STOP");
+    // Another run's end: what it takes is what its schedule says, at least.
+    server.run(&["--duration", "600ms"]);
+    signal("-CONT");
+    // Read to its end, so that the child is not held up by it.
+    let mut rest = String::new();
+    progress.read_to_string(&mut rest).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let result: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((output.status.code(), result["valid"].as_bool()), (Some(5), Some(false)), "{rest}");
+    assert!(result["generator"]["pause_max_us"].as_f64().unwrap() >= 500_000.0, "{}", result["generator"]);
+    assert!(rest.contains("did not run") || result["invalid_because"].to_string().contains("did not run"), "{rest}");
+}
+
+#[test]
+fn what_cannot_be_meant_is_refused_with_its_name() {
+    let cases: [(&[&str], &str); 16] = [
+        (&["--batch", "0"], "--batch"),
+        (&["--connections", "0"], "--connections"),
+        (&["--pipeline", "0"], "--pipeline"),
+        (&["--pipeline", "1000"], "--pipeline"),
+        (&["--duration", "0s"], "--duration"),
+        (&["--interval", "1ms"], "--interval"),
+        (&["--rate", "fast"], "--rate"),
+        (&["--schedule", "wave"], "ramp:FROM-TO"),
+        (&["--cores", "4096"], "--cores"),
+        (&["--keys", "/nonexistent"], "/nonexistent"),
+        (&["--events", "/dev/null"], "--events"),
+        (&["--header", "no colon"], "--header"),
+        (&["--malformed", "2"], "--malformed"),
+        (&["--key-skew=-1"], "--key-skew"),
+        (&["--scenario", "/nonexistent"], "/nonexistent"),
+        (&["--target", "nowhere"], "--target"),
+    ];
+    for (options, named) in cases {
+        let (code, said) = refusal(&[&["run"], options].concat());
+        assert!(code == 2 && said.contains(named), "{options:?}: {code}: {said}");
+    }
+}
+
+/// A result with ten even intervals.
+fn result(directory: &Path, name: &str, rate: u64, p99_us: u64, valid: bool) -> String {
+    let file = directory.join(name);
+    let server = Server::start();
+    let (mut result, _) = server.run(&["--batch", "2"]);
+    drop(server);
+    result["valid"] = valid.into();
+    result["requests_per_second"] = rate.into();
+    result["events_per_second"] = rate.into();
+    result["error_rate"] = 0.into();
+    for percentile in ["p50", "p99"] {
+        result["latency_us"]["corrected"][percentile] = p99_us.into();
+    }
+    let point = |second: u64| {
+        serde_json::json!({ "from_s": second, "to_s": second + 1, "warmup": false, "drain": false, "clients": 1,
+            "offered": rate, "sent": rate, "requests": rate, "events": rate, "bytes": 1, "errors": 0, "rejected": 0,
+            "p50_us": p99_us, "p99_us": p99_us, "max_us": p99_us, "uncorrected_p99_us": p99_us,
+            "server_rss_bytes": null })
+    };
+    result["intervals"] = (0..10).map(point).collect();
+    std::fs::write(&file, result.to_string()).unwrap();
+    show(&file)
+}
+
+#[test]
+fn compare_fails_for_a_worse_result_and_not_for_the_same_or_a_better_one() {
+    let home = tempfile::tempdir().unwrap();
+    let make = |name, rate, p99| result(home.path(), name, rate, p99, true);
+    let (base, same, slower, later, better) = (
+        make("base", 1000, 500),
+        make("same", 980, 510),
+        make("slower", 800, 500),
+        make("later", 1000, 900),
+        make("better", 1300, 400),
+    );
+    let compare = |options: &[&str]| refusal(&[&["compare"], options].concat()).0;
+    assert_eq!(compare(&[&base, &base]), 0);
+    assert_eq!(compare(&[&base, &same]), 0, "within the threshold");
+    assert_eq!(compare(&[&base, &slower]), 1);
+    assert_eq!(compare(&[&base, &later]), 1);
+    assert_eq!(compare(&[&base, &better]), 0);
+    assert_eq!(compare(&[&base, &better, "--both-ways"]), 1);
+    assert_eq!(compare(&[&base, &slower, "--threshold", "30%"]), 0);
+    // Several runs of a side scatter by more than they differ.
+    let noisy = [make("n1", 700, 500), make("n2", 1000, 500), make("n3", 1300, 500)].join(",");
+    assert_eq!(compare(&[&noisy, &make("n4", 900, 500)]), 0);
+    let invalid = result(home.path(), "invalid", 1000, 500, false);
+    let (code, said) = refusal(&["compare", &base, &invalid]);
+    assert!(code == 5 && said.contains("invalid"), "{code}: {said}");
+    assert_eq!(compare(&[&base, &invalid, "--allow-bottleneck"]), 0);
+    assert_eq!(compare(&[&base, "/nonexistent"]), 2);
+    std::fs::write(home.path().join("none"), "{}").unwrap();
+    assert_eq!(compare(&[&base, &show(&home.path().join("none"))]), 2);
+}

@@ -1,0 +1,126 @@
+//! The oracle sees what is wrong with a log, and nothing wrong with a sound one. A real server, a real log; a doctored log
+//! is the real one read through a filter that spoils it.
+
+mod support;
+
+use support::{Lease, Server, doctored, found, load, show, small, tidegate};
+
+/// Everything that is acknowledged is found, and all that was sent had an answer.
+#[test]
+fn a_good_run_is_sound_and_complete() {
+    let server = Server::start();
+    let (result, code) = server.run(&["--batch", "20"]);
+    assert_eq!(code, 0, "{result}");
+    assert!(result["verdict"]["sound"].as_bool().unwrap() && found(&result, "acked") > 0, "{}", result["verdict"]);
+    assert_eq!(found(&result, "stored"), found(&result, "acked"), "{}", result["verdict"]);
+    assert_eq!(result["errors"], 0, "{result}");
+    // Another run is told from this one by its name.
+    let (second, code) = server.run(&["--batch", "20"]);
+    assert_eq!((code, found(&second, "other_runs")), (0, found(&result, "stored")), "{}", second["verdict"]);
+}
+
+/// Each wrong that a log can have is counted as what it is, and makes the exit code 4.
+#[test]
+fn each_doctored_log_is_found_unsound_for_what_was_done_to_it() {
+    let cases = [
+        ("lost", "sed 5d"),
+        ("duplicated", "sed 5p"),
+        // The last character before the closing brace: within the content, far from the name.
+        ("corrupted", "sed -E '5s/.(.)$/#\\1/'"),
+        ("unknown", "sed '5a {\"event_id\":\"nobody sent this\"}'"),
+    ];
+    for (wrong, filter) in cases {
+        let server = Server::start();
+        let reader = doctored(server.home(), filter);
+        let (result, code) = server.run_with(&reader, &["--batch", "20"]);
+        assert_eq!(code, 4, "{wrong}: {}", result["verdict"]);
+        for name in ["lost", "duplicated", "corrupted", "unknown"] {
+            assert_eq!(found(&result, name), u64::from(name == wrong), "{wrong}: {}", result["verdict"]);
+        }
+        assert!(!result["verdict"]["examples"].as_array().unwrap().is_empty(), "{wrong}: no example");
+    }
+}
+
+/// An answer that promises more than was kept: all of it is lost.
+#[test]
+fn acknowledged_by_one_server_and_looked_for_in_anothers_log_is_lost() {
+    let (server, other) = (Server::start(), Server::start());
+    let data = show(&other.data());
+    let (result, code) = server.run(&["--batch", "20", "--verify", &data]);
+    assert_eq!(code, 4, "{}", result["verdict"]);
+    assert!(found(&result, "acked") > 0 && found(&result, "lost") == found(&result, "acked"), "{}", result["verdict"]);
+}
+
+/// A log that cannot be read is no sound one.
+#[test]
+fn a_log_that_cannot_be_read_is_an_error_and_no_verdict() {
+    let server = Server::start();
+    let (target, reader) = (server.address().to_string(), show(tidegate()));
+    let output = load(&[
+        "run",
+        "--target",
+        &target,
+        "--tidegate",
+        &reader,
+        "--verify",
+        "/dev/null/none",
+        "--duration",
+        "50ms",
+        "--quiet",
+        "--warmup",
+        "0s",
+    ]);
+    assert_eq!(output.status.code(), Some(3), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Rounds of kill -9: nothing is lost; and a reader that hides one event is found out.
+#[test]
+fn crash_rounds_are_sound_and_would_say_if_they_were_not() {
+    let home = tempfile::tempdir().unwrap();
+    let (listen, admin) = (Lease::take(), Lease::take());
+    for (reader, sound) in [(tidegate().to_owned(), true), (doctored(home.path(), "sed 5d"), false)] {
+        let data = home.path().join(if sound { "log" } else { "log-read-wrongly" });
+        let settings: Vec<String> = small().iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let command = format!(
+            "env {} {} serve --listen {} --admin {} --data {}",
+            settings.join(" "),
+            show(tidegate()),
+            listen.address(),
+            admin.address(),
+            show(&data)
+        );
+        let (target, json) = (listen.address().to_string(), home.path().join("crash.json"));
+        let rounds = if sound { "3" } else { "1" };
+        let output = load(&[
+            "crash",
+            "--rounds",
+            rounds,
+            "--load-max",
+            "300ms",
+            "--server",
+            &command,
+            "--data",
+            &show(&data),
+            "--target",
+            &target,
+            "--tidegate",
+            &show(&reader),
+            "--batch",
+            "10",
+            "--connections",
+            "8",
+            "--json",
+            &show(&json),
+            "--server-log",
+            &show(&home.path().join("server.log")),
+        ]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(if sound { 0 } else { 4 }), "{said}");
+        let result: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&json).unwrap()).unwrap();
+        let acked: u64 =
+            result["rounds"].as_array().unwrap().iter().map(|r| r["acked_in_round"].as_u64().unwrap()).sum();
+        assert!(acked > 0 && result["last"]["acked"] == acked, "{result}");
+        assert!(result["kills"].as_u64().unwrap() >= rounds.parse().unwrap(), "{result}");
+        assert_eq!(result["last"]["lost"], u64::from(!sound), "{result}");
+    }
+}
