@@ -6,7 +6,7 @@ use divan::Bencher;
 use divan::counter::{BytesCount, ItemsCount};
 use shapes::{SIZES, Size, events_of};
 use tidegate::base::{KIB, Limits};
-use tidegate::json::{Scan, Until, Validator};
+use tidegate::json::{Scan, Validator};
 use tidegate::shard::place::judge;
 use tidegate::shard::split::{BodyShape, Carry, CarryFull, EventError, EventSink, Placed, Splitter};
 
@@ -40,13 +40,11 @@ struct Count<'a> {
 }
 
 impl EventSink for Count<'_> {
-    type Seen = Scan;
-
-    fn look(&mut self, input: &[u8], until: Until) -> Option<(usize, Scan)> {
-        self.validator.scan(input, until).map(|scan| (scan.bytes, scan))
+    fn validator(&mut self) -> &mut Validator {
+        self.validator
     }
 
-    fn event(&mut self, event: &mut [u8], scan: Option<Scan>) -> Placed {
+    fn event(&mut self, event: &[u8], scan: Option<Scan<'_>>) -> Placed {
         judge(self.validator, event, scan).expect("the generator makes JSON");
         self.events += 1;
         self.bytes += event.len();
@@ -67,8 +65,8 @@ impl Carry for Kept {
         Ok(())
     }
 
-    fn as_mut_slice(&mut self) -> &mut [u8] {
-        &mut self.0
+    fn as_slice(&self) -> &[u8] {
+        &self.0
     }
 
     fn clear(&mut self) {
@@ -89,14 +87,14 @@ fn body_of(shape: BodyShape) -> (Vec<u8>, usize) {
 
 /// A body of 64 KiB that arrives in pieces of `piece_bytes`; events across the border of two are joined.
 fn split(bencher: Bencher<'_, '_>, shape: BodyShape, piece_bytes: usize) {
-    let (mut body, events) = body_of(shape);
+    let (body, events) = body_of(shape);
     let limits = Limits::default();
     let mut carry = Kept(Vec::with_capacity(4 * KIB));
     let mut validator = Validator::new(limits.json_depth_max);
     bencher.counter(BytesCount::new(body.len())).counter(ItemsCount::new(events)).bench_local(|| {
         let mut splitter = Splitter::new(shape, &limits);
         let mut sink = Count { validator: &mut validator, events: 0, bytes: 0 };
-        for piece in body.chunks_mut(piece_bytes) {
+        for piece in body.chunks(piece_bytes) {
             let fed = splitter.feed(piece, &mut carry, &mut sink);
             assert!(fed.stop.is_none(), "{fed:?}");
         }

@@ -19,7 +19,7 @@ use shapes::documents;
 use shapes::streams;
 use shapes::{Size, events_of};
 use simd_json::{Buffers, INPUT_PADDING, Tape, fill_tape_padded};
-use tidegate::json::{Level, Until, Validator};
+use tidegate::json::{Level, Lines, Validator};
 
 /// Rounds; the best of each contender counts. `JSON_ROUNDS` sets another number, for a profiler.
 const ROUNDS: usize = 60;
@@ -54,11 +54,13 @@ type Contender = (String, Box<dyn FnMut(&Stream) -> usize>);
 fn by_validator(level: Level) -> Contender {
     let mut validator = Validator::with_level(DEPTH_MAX, level);
     let judge = move |stream: &Stream| {
-        let (mut rest, mut valid) = (&stream.lines[..], 0);
-        while let Some(scan) = validator.scan(rest, Until::LineFeed) {
-            let (event, after) = rest.split_at(scan.bytes);
-            valid += usize::from(validator.judge(event, scan).is_ok());
-            rest = &after[1..];
+        let (mut rest, mut valid, mut lines) = (&stream.lines[..], 0, Lines::new());
+        while !rest.is_empty() {
+            let bytes = validator.scan_lines(rest, &mut lines);
+            for scan in lines.as_slice() {
+                valid += usize::from(validator.judge(*scan).is_ok());
+            }
+            rest = &rest[bytes..];
         }
         valid
     };

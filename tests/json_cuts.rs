@@ -9,7 +9,7 @@ mod random;
 
 use events::{EventName, Kind};
 use tidegate::base::{Limits, TenantId};
-use tidegate::json::{JsonError, Level, Scan, Until, Validator};
+use tidegate::json::{JsonError, Level, Scan, Validator};
 use tidegate::record::{RECORD_HEADER_BYTES, Records};
 use tidegate::shard::place::{judge, write_record};
 use tidegate::shard::split::{BodyShape, Carry, CarryFull, EventError, EventSink, Placed, Splitter};
@@ -22,13 +22,11 @@ struct Sink<'a> {
 }
 
 impl EventSink for Sink<'_> {
-    type Seen = Scan;
-
-    fn look(&mut self, input: &[u8], until: Until) -> Option<(usize, Scan)> {
-        self.validator.scan(input, until).map(|scan| (scan.bytes, scan))
+    fn validator(&mut self) -> &mut Validator {
+        self.validator
     }
 
-    fn event(&mut self, event: &mut [u8], scan: Option<Scan>) -> Placed {
+    fn event(&mut self, event: &[u8], scan: Option<Scan<'_>>) -> Placed {
         match judge(self.validator, event, scan) {
             Ok(valid) => {
                 let may_have_line_ends = valid.may_have_line_ends();
@@ -55,8 +53,8 @@ impl Carry for Pouch {
         Ok(())
     }
 
-    fn as_mut_slice(&mut self) -> &mut [u8] {
-        &mut self.0
+    fn as_slice(&self) -> &[u8] {
+        &self.0
     }
 
     fn clear(&mut self) {
@@ -72,12 +70,12 @@ fn store(validator: &mut Validator, shape: BodyShape, body: &[u8], cuts: &[usize
     let mut splitter = Splitter::new(shape, &Limits::default());
     let mut start = 0;
     for (index, end) in cuts.iter().copied().chain([body.len()]).enumerate() {
-        let mut piece = body[start..end].to_vec();
+        let piece = body[start..end].to_vec();
         start = end;
         let fed = if last_is_known && index == cuts.len() {
-            splitter.feed_last(&mut piece, &mut carry, &mut sink)
+            splitter.feed_last(&piece, &mut carry, &mut sink)
         } else {
-            splitter.feed(&mut piece, &mut carry, &mut sink)
+            splitter.feed(&piece, &mut carry, &mut sink)
         };
         assert_eq!((fed.consumed, fed.stop), (piece.len(), None));
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tidegate::base::{KIB, Limits, MIB, Seq, ShardId, TenantId};
 use tidegate::handoff::{Bell, LogBuffer, channel};
-use tidegate::json::{Scan, Until, Validator};
+use tidegate::json::{Scan, Validator};
 use tidegate::record::{RECORD_HEADER_BYTES, crc32c, put_record_header};
 use tidegate::shard::http::parse_head;
 use tidegate::shard::place::judge;
@@ -79,13 +79,11 @@ struct Judged<'a> {
 }
 
 impl EventSink for Judged<'_> {
-    type Seen = Scan;
-
-    fn look(&mut self, input: &[u8], until: Until) -> Option<(usize, Scan)> {
-        self.validator.scan(input, until).map(|scan| (scan.bytes, scan))
+    fn validator(&mut self) -> &mut Validator {
+        self.validator
     }
 
-    fn event(&mut self, event: &mut [u8], scan: Option<Scan>) -> Placed {
+    fn event(&mut self, event: &[u8], scan: Option<Scan<'_>>) -> Placed {
         black_box(judge(self.validator, event, scan)).expect("the generator makes JSON");
         self.events += 1;
         Placed::Taken
@@ -105,8 +103,8 @@ impl Carry for Joined {
         Ok(())
     }
 
-    fn as_mut_slice(&mut self) -> &mut [u8] {
-        &mut self.0
+    fn as_slice(&self) -> &[u8] {
+        &self.0
     }
 
     fn clear(&mut self) {
@@ -117,7 +115,7 @@ impl Carry for Joined {
 /// A body of 64 KiB in pieces of a receive buffer each: finding the events and validating them is one pass.
 fn split_and_validate(shape: BodyShape) -> u64 {
     let events = events_of(Size::Bytes343, 190);
-    let mut body = match shape {
+    let body = match shape {
         BodyShape::Lines => events.join(b"\n".as_slice()),
         BodyShape::Json => [b"[".as_slice(), &events.join(b",".as_slice()), b"]"].concat(),
         BodyShape::Batch => [b"{\"events\":[".as_slice(), &events.join(b",".as_slice()), b"]}"].concat(),
@@ -130,7 +128,7 @@ fn split_and_validate(shape: BodyShape) -> u64 {
         let mut sink = Judged { validator: &mut validator, events: 0 };
         for _ in 0..ROUNDS {
             let mut splitter = Splitter::new(shape, &limits);
-            for piece in body.chunks_mut(16 * KIB) {
+            for piece in body.chunks(16 * KIB) {
                 assert!(splitter.feed(piece, &mut carry, &mut sink).stop.is_none());
             }
             splitter.finish(&mut carry, &mut sink).expect("the body is whole");

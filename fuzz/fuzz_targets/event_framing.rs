@@ -5,7 +5,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use tidegate::base::Limits;
-use tidegate::json::{Scan, Until, Validator};
+use tidegate::json::{Scan, Validator};
 use tidegate::shard::place::judge;
 use tidegate::shard::split::{BodyShape, Carry, CarryFull, EventError, EventSink, Placed, Splitter, Stop};
 
@@ -27,13 +27,11 @@ struct Sink {
 }
 
 impl EventSink for Sink {
-    type Seen = Scan;
-
-    fn look(&mut self, input: &[u8], until: Until) -> Option<(usize, Scan)> {
-        self.validator.scan(input, until).map(|scan| (scan.bytes, scan))
+    fn validator(&mut self) -> &mut Validator {
+        &mut self.validator
     }
 
-    fn event(&mut self, event: &mut [u8], scan: Option<Scan>) -> Placed {
+    fn event(&mut self, event: &[u8], scan: Option<Scan<'_>>) -> Placed {
         self.offers += 1;
         if self.offers.is_multiple_of(self.full_every) {
             return Placed::NoRoom;
@@ -44,7 +42,6 @@ impl EventSink for Sink {
             assert_eq!(valid, expected, "{:?}", String::from_utf8_lossy(event));
         }
         self.calls.push(Ok((event.to_vec(), valid)));
-        event.fill(b'"');
         Placed::Taken
     }
 
@@ -62,8 +59,8 @@ impl Carry for Pouch {
         Ok(())
     }
 
-    fn as_mut_slice(&mut self) -> &mut [u8] {
-        &mut self.0
+    fn as_slice(&self) -> &[u8] {
+        &self.0
     }
 
     fn clear(&mut self) {
@@ -79,13 +76,13 @@ fn split(shape: BodyShape, body: &[u8], piece: usize, full_every: usize, last_is
     let mut splitter = Splitter::new(shape, &limits);
     let mut pieces = body.chunks(piece).peekable();
     while let Some(piece) = pieces.next() {
-        let mut piece = piece.to_vec();
+        let piece = piece.to_vec();
         let mut at = 0;
         loop {
             let fed = if last_is_known && pieces.peek().is_none() {
-                splitter.feed_last(&mut piece[at..], &mut carry, &mut sink)
+                splitter.feed_last(&piece[at..], &mut carry, &mut sink)
             } else {
-                splitter.feed(&mut piece[at..], &mut carry, &mut sink)
+                splitter.feed(&piece[at..], &mut carry, &mut sink)
             };
             at += fed.consumed;
             match fed.stop {

@@ -4,41 +4,50 @@
 //! the places of tokens are bits of words, and only the keys are looked at. Otherwise the text is walked from its
 //! brace. Of several members of one name the first counts, both ways.
 
+use std::fmt;
+
+use super::scan::{Scan, Scanner};
 use super::{escapes, is_white_space};
 
-/// A valid event, until the next one is scanned.
-#[derive(Debug)]
+/// A valid event.
 pub struct Event<'a> {
-    pub(super) text: &'a [u8],
-    pub(super) may_have_line_ends: bool,
-    /// Keys of the outermost object by token, and a bit per token of the text; only of texts without a backslash.
-    pub(super) places: Option<(&'a [u16], &'a [u64])>,
+    pub(super) scan: Scan<'a>,
+    pub(super) scanner: &'a Scanner,
     /// What a string means whose text has escapes.
     pub(super) unescaped: &'a mut Vec<u8>,
 }
 
+impl fmt::Debug for Event<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Event").field("scan", &self.scan).finish_non_exhaustive()
+    }
+}
+
 impl<'a> Event<'a> {
-    /// Its text, white space around it included.
+    /// Its text.
+    #[inline]
     #[must_use]
     pub fn text(&self) -> &'a [u8] {
-        self.text
+        self.scan.text()
     }
 
     /// Whether there may be a CR or LF in its text, as white space. If not, there is none.
     #[inline]
     #[must_use]
     pub fn may_have_line_ends(&self) -> bool {
-        self.may_have_line_ends
+        // Of what the parser has proven nothing is known.
+        self.scan.has_controls() || !self.scan.is_proven()
     }
 
     /// The text of a top-level member's value; `None` if there is none of that name. Of several the first counts.
     #[must_use]
     pub fn field(&self, name: &str) -> Option<&'a [u8]> {
-        let value = match self.places {
-            Some((keys, places)) => field_by_token(self.text, keys, places, name.as_bytes()),
-            None => Members::of(self.text).find(|(key, _)| is_key(key, name)).map(|(_, value)| value),
+        let text = self.text();
+        let value = match self.scanner.places(&self.scan) {
+            Some((keys, tokens)) => field_by_token(text, keys, tokens, name.as_bytes()),
+            None => Members::of(text).find(|(key, _)| is_key(key, name)).map(|(_, value)| value),
         }?;
-        self.text.get(value..end_of_value(self.text, value))
+        text.get(value..end_of_value(text, value))
     }
 
     /// The unescaped value of a top-level member; `None` if there is none of that name or its value is no string. Of
@@ -58,8 +67,7 @@ impl<'a> Event<'a> {
 }
 
 /// Where the value of the first key `name` begins.
-fn field_by_token(text: &[u8], keys: &[u16], places: &[u64], name: &[u8]) -> Option<usize> {
-    let mut tokens = Tokens { places, word: 0, before: 0 };
+fn field_by_token(text: &[u8], keys: &[u16], mut tokens: Tokens<'_>, name: &[u8]) -> Option<usize> {
     for key in keys {
         let quote = tokens.place_of(usize::from(*key))?;
         let content = text.get(quote + 1..)?;
@@ -71,24 +79,36 @@ fn field_by_token(text: &[u8], keys: &[u16], places: &[u64], name: &[u8]) -> Opt
     None
 }
 
-/// Finds the places of ascending tokens.
-struct Tokens<'a> {
+/// Finds the places of ascending tokens of an event.
+pub(super) struct Tokens<'a> {
+    /// A bit for each token, of this event and others beside it.
     places: &'a [u64],
+    /// The event's first byte.
+    start: usize,
     word: usize,
-    /// Tokens of the words before this one.
+    /// Tokens of the event in words before this one.
     before: usize,
 }
 
-impl Tokens<'_> {
+impl<'a> Tokens<'a> {
+    /// Of the event that begins at byte `start` of what `places` are of.
+    pub(super) fn new(places: &'a [u64], start: usize) -> Self {
+        Self { places, start, word: start / 64, before: 0 }
+    }
+
+    /// Where a token of the event lies in it.
     fn place_of(&mut self, token: usize) -> Option<usize> {
         loop {
             let mut bits = *self.places.get(self.word)?;
+            if self.word == self.start / 64 {
+                bits &= u64::MAX << (self.start % 64);
+            }
             let count = bits.count_ones() as usize;
             if token < self.before + count {
                 for _ in self.before..token {
                     bits &= bits - 1;
                 }
-                return Some(self.word * 64 + bits.trailing_zeros() as usize);
+                return Some(self.word * 64 + bits.trailing_zeros() as usize - self.start);
             }
             self.before += count;
             self.word += 1;

@@ -30,6 +30,7 @@ mod validator;
 
 pub use error::{JsonError, JsonErrorKind};
 pub use fields::Event;
+pub use pass::Lines;
 pub use scan::{Counts, Scan, Until};
 pub use simd::Level;
 pub use validator::Validator;

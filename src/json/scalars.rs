@@ -30,7 +30,7 @@ pub(super) fn is_scalar<S: Simd>(simd: S, text: &[u8], at: usize) -> bool {
 #[inline(always)]
 fn is_short_number<S: Simd>(simd: S, text: &[u8], at: usize) -> bool {
     let Some(window) = text[at..].first_chunk::<BLOCK_BYTES>() else { return false };
-    let digits = simd.numerals(simd.load(window)).digits;
+    let digits = simd.digits(simd.load(window));
     let minus = usize::from(window[0] == b'-');
     let whole = (digits >> minus).trailing_ones() as usize;
     let has_leading_zero = (window[minus] == b'0') & (whole > 1);

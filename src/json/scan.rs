@@ -1,4 +1,5 @@
-//! One pass over an event's bytes: where it ends, and whether it is a JSON object. Shard thread; pure.
+//! What is known of an event after one pass over its bytes: where it ends, and whether it is a JSON object. Shard
+//! thread; pure.
 //!
 //! Sixty-four bytes become one word per class of byte ([`super::simd`]); quotes that are not escaped, by a running XOR,
 //! tell what lies inside strings. What lies outside becomes tokens: structural characters, strings by their opening
@@ -11,45 +12,61 @@
 //! A scan that does not prove an event says nothing against it: the caller asks the parser.
 
 use super::escapes;
+use super::fields::Tokens as TokenPlaces;
 use super::grammar::Grammar;
-use super::pass::{BRACE, END, LINE_FEED, PLACES_MAX, Pass, Progress, Rare, SCALARS_MAX};
+use super::pass::{BRACE, END, EventPass, LINES_MAX, LineEnd, Lines, LinesPass, PLACES_MAX, Progress, Rare, trimmed};
 use super::scalars::is_scalar;
-use super::shapes::{KeyList, Shapes, Slot};
+use super::shapes::{KeyList, SHAPE_TOKENS_MAX, Shapes, Slot};
 use super::simd::{BLOCK_BYTES, Level, Portable, Simd, TOKENS_MAX, TOKENS_ROOM, Tokens};
 use super::utf8;
 
-/// Where an event ends.
+/// Where an event ends. For lines there is [`super::Validator::scan_lines`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Until {
-    /// Before the first line feed, whatever the line looks like. The input begins with the line.
-    LineFeed,
     /// After the brace that closes the one the input begins with.
     Brace,
     /// At the end of the input.
     End,
 }
 
-/// What [`super::Validator::scan`] found: where an event ends, and by its number what is known of it. Two words, so that
-/// it travels in registers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Scan {
-    /// Bytes from the start of the input to the event's end. A line feed that ends it is not counted.
-    pub bytes: usize,
-    number: u64,
-}
-
-/// What is known of the event last scanned.
+/// An event that was scanned, and what is known of it. Its bytes are borrowed as long as that is of use.
 #[derive(Clone, Copy, Debug)]
-struct Known {
-    /// That of the scan, and of no other in five hundred years.
+pub struct Scan<'i> {
+    text: &'i [u8],
+    /// That of the call that scanned it.
     number: u64,
-    /// Address of its first byte.
-    address: usize,
-    bytes: usize,
-    /// It is a valid object. If not, the parser is to be asked.
-    is_proven: bool,
+    /// Index of its first byte in the input of that call.
+    start: usize,
     /// Its shape, if that is remembered.
     slot: Option<Slot>,
+    /// It is a valid object. If not, the parser is to be asked.
+    is_proven: bool,
+    has_escapes: bool,
+    has_controls: bool,
+}
+
+impl<'i> Scan<'i> {
+    /// Of no event.
+    pub(super) const NOTHING: Self =
+        Self { text: &[], number: 0, start: 0, slot: None, is_proven: false, has_escapes: false, has_controls: false };
+
+    /// The event: of a line, without white space around it.
+    #[inline]
+    #[must_use]
+    pub fn text(&self) -> &'i [u8] {
+        self.text
+    }
+
+    #[inline]
+    pub(super) fn is_proven(&self) -> bool {
+        self.is_proven
+    }
+
+    /// Whether a control character was seen in it or beside it: in a valid one a line end or tab.
+    #[inline]
+    pub(super) fn has_controls(&self) -> bool {
+        self.has_controls
+    }
 }
 
 /// How events were judged so far.
@@ -67,10 +84,13 @@ pub struct Counts {
 pub(super) struct Memory {
     /// Tokens since the start or the last spill.
     pub(super) tokens: Tokens,
-    /// Where numbers and literals lie that are left to be looked at.
-    pub(super) scalars: [u32; SCALARS_MAX],
-    /// One word per block, a bit for each token.
-    pub(super) places: [u64; PLACES_MAX],
+    /// Where those of them lie that begin a number or literal.
+    pub(super) scalars: [u32; TOKENS_ROOM],
+    /// One word per block, a bit for each token; the last one for all blocks that are not kept.
+    pub(super) places: [u64; PLACES_MAX + 1],
+    /// Lines that have ended, and what their rare bytes have left, of those that have any.
+    pub(super) line_ends: [LineEnd; LINES_MAX],
+    pub(super) rares: [Rare; LINES_MAX],
 }
 
 /// What is kept from one scan to the next, and while one goes on.
@@ -80,7 +100,8 @@ pub(super) struct Scanner {
     pub(super) rare: Rare,
     grammar: Grammar,
     shapes: Shapes,
-    known: Known,
+    /// Calls so far: what was found out of places is of one call.
+    number: u64,
     pub(super) counts: Counts,
 }
 
@@ -88,11 +109,17 @@ impl Scanner {
     pub(super) fn new(level: Level, depth_max: usize) -> Self {
         Self {
             level,
-            memory: Box::new(Memory { tokens: [0; TOKENS_ROOM], scalars: [0; SCALARS_MAX], places: [0; PLACES_MAX] }),
+            memory: Box::new(Memory {
+                tokens: [0; TOKENS_ROOM],
+                scalars: [0; TOKENS_ROOM],
+                places: [0; PLACES_MAX + 1],
+                line_ends: [LineEnd::NONE; LINES_MAX],
+                rares: [Rare::NONE; LINES_MAX],
+            }),
             rare: Rare::NONE,
             grammar: Grammar::new(depth_max),
             shapes: Shapes::new(),
-            known: Known { number: 0, address: 0, bytes: 0, is_proven: false, slot: None },
+            number: 0,
             counts: Counts::default(),
         }
     }
@@ -103,49 +130,48 @@ impl Scanner {
 
     /// The first event of `input`; `None` if its end is not in it.
     #[inline]
-    pub(super) fn scan(&mut self, input: &[u8], until: Until) -> Option<Scan> {
-        // What was known is known no more, even if nothing comes of this.
-        self.known.number += 1;
-        if self.rare.is_any {
-            self.rare = Rare::NONE;
-        }
+    pub(super) fn scan<'i>(&mut self, input: &'i [u8], until: Until) -> Option<Scan<'i>> {
+        self.begin();
         let level = self.level;
-        let bytes = match until {
-            Until::LineFeed => level.run(Pass::<LINE_FEED> { scanner: self, input }),
-            Until::Brace => level.run(Pass::<BRACE> { scanner: self, input }),
-            Until::End => level.run(Pass::<END> { scanner: self, input }),
-        }?;
-        Some(Scan { bytes, number: self.known.number })
+        match until {
+            Until::Brace => level.run(EventPass::<BRACE> { scanner: self, input }),
+            Until::End => level.run(EventPass::<END> { scanner: self, input }),
+        }
     }
 
-    /// Whether `scan` was the last one and proved `event`, which is what it scanned or that without white space behind.
-    ///
-    /// # Panics
-    /// If another scan came in between, or `event` is not where it was scanned.
+    /// The first lines of `input`. Returns the bytes up to the end of the last one scanned.
     #[inline]
-    pub(super) fn is_proven(&self, event: &[u8], scan: Scan) -> bool {
-        let known = &self.known;
-        let is_last = scan.number == known.number;
-        let is_there = event.as_ptr() as usize == known.address && event.len() <= known.bytes;
-        assert!(is_last && is_there, "a verdict is on the bytes that were scanned last");
-        known.is_proven
+    pub(super) fn scan_lines<'i>(&mut self, input: &'i [u8], lines: &mut Lines<'i>) -> usize {
+        self.begin();
+        lines.clear();
+        let bytes = self.level.run(LinesPass { scanner: self, input, lines });
+        if bytes > 0 || input.len() < TOKENS_MAX {
+            return bytes;
+        }
+        // The first line may be too long to be kept; then it is scanned alone.
+        let Some(end) = memchr::memchr(b'\n', input) else { return 0 };
+        let (from, to) = trimmed(input, 0, end);
+        if from < to {
+            lines.push(self.scan(&input[from..to], Until::End).expect("the end of the input is in it"));
+        }
+        end + 1
     }
 
-    /// Whether a control character was seen in the event last scanned or behind it: in a valid one a line end or tab.
     #[inline]
-    pub(super) fn has_controls(&self) -> bool {
-        self.rare.controls != 0
+    fn begin(&mut self) {
+        self.number += 1;
+        // A scan that met no end has left something.
+        self.rare = Rare::NONE;
     }
 
-    /// Keys of the outermost object of the event last scanned, and a word per 64 of its bytes with a bit for each token;
-    /// `None` if they are not known, or there are escapes, which keys could be written with.
-    #[inline]
-    pub(super) fn places(&self) -> Option<(&[u16], &[u64])> {
-        let known = &self.known;
-        if self.rare.has_escapes || known.bytes > PLACES_MAX * BLOCK_BYTES {
+    /// Keys of the outermost object, and the tokens of the event; `None` if they are not known any more, or there are
+    /// escapes, which keys could be written with.
+    pub(super) fn places<'s>(&'s self, scan: &Scan<'_>) -> Option<(&'s [u16], TokenPlaces<'s>)> {
+        let end = scan.start + scan.text.len();
+        if !scan.is_proven || scan.has_escapes || scan.number != self.number || end > PLACES_MAX * BLOCK_BYTES {
             return None;
         }
-        Some((self.shapes.keys_of(known.slot?)?, &self.memory.places[..known.bytes.div_ceil(BLOCK_BYTES)]))
+        Some((self.shapes.keys_of(scan.slot?)?, TokenPlaces::new(&self.memory.places, scan.start)))
     }
 
     /// Walks what tokens and scalars there are when there is no room for more.
@@ -162,24 +188,72 @@ impl Scanner {
         }
     }
 
-    /// Notes what is known of the event. `input` begins with it, and may go on.
+    /// What is known of the event at `start..end` of `input`, after a pass over it alone.
     #[inline(always)]
-    pub(super) fn conclude<S: Simd>(
+    pub(super) fn conclude<'i, S: Simd>(
         &mut self,
         simd: S,
-        event: &[u8],
-        input: &[u8],
+        input: &'i [u8],
+        end: usize,
         progress: &Progress<S::Waiting>,
         is_open: bool,
-    ) {
+    ) -> Scan<'i> {
         simd.store(progress.waiting, progress.tokens, &mut self.memory.tokens);
-        self.known.address = event.as_ptr() as usize;
-        self.known.bytes = event.len();
-        self.known.slot = None;
-        self.known.is_proven = !is_open
-            && self.are_scalars(simd, input, progress.scalars)
-            && self.is_object(simd, progress.tokens)
-            && (!self.rare.is_any || self.are_rare_bytes_valid(event));
+        let mut scan = self.scan_of(input, (0, end));
+        let are_scalars = !is_open && self.are_scalars(simd, input, progress.scalars);
+        let rare = self.rare;
+        if rare.is_spilled {
+            scan.is_proven = are_scalars && self.is_object_at_last(progress.tokens);
+        } else if are_scalars {
+            (scan.is_proven, scan.slot) = self.is_object(simd, (0, progress.tokens));
+        }
+        if rare.is_any {
+            rare.judge(input, &mut scan);
+        }
+        scan
+    }
+
+    /// What is known of the lines that ended in `input`. `scalars` were noted in them and behind.
+    #[inline(always)]
+    pub(super) fn conclude_lines<'i, S: Simd>(
+        &mut self,
+        simd: S,
+        input: &'i [u8],
+        (count, scalars): (usize, usize),
+        lines: &mut Lines<'i>,
+    ) {
+        let (mut start, mut first_token, mut scalar) = (0, 0, 0);
+        for at in 0..count.min(LINES_MAX) {
+            let LineEnd { end, tokens, is_open, has_rare } = self.memory.line_ends[at];
+            let (end, tokens) = (end as usize, tokens as usize);
+            let mut are_scalars = !is_open;
+            while scalar < scalars {
+                let at = self.memory.scalars[scalar] as usize;
+                if at >= end {
+                    break;
+                }
+                are_scalars = are_scalars && is_scalar(simd, input, at);
+                scalar += 1;
+            }
+            let mut scan = self.scan_of(input, trimmed(input, start, end));
+            start = end + 1;
+            if scan.text.is_empty() {
+                continue;
+            }
+            if are_scalars {
+                (scan.is_proven, scan.slot) = self.is_object(simd, (first_token, tokens));
+            }
+            first_token = tokens;
+            if has_rare {
+                self.memory.rares[at].judge(input, &mut scan);
+            }
+            lines.push(scan);
+        }
+    }
+
+    #[inline(always)]
+    fn scan_of<'i>(&self, input: &'i [u8], (start, end): (usize, usize)) -> Scan<'i> {
+        Scan { text: &input[start..end], number: self.number, start, ..Scan::NOTHING }
     }
 
     /// Whether what begins at the first `count` noted places is a number or literal each.
@@ -194,19 +268,20 @@ impl Scanner {
         true
     }
 
-    /// Whether the tokens are those of one object.
+    /// Whether the tokens `first..end` are those of one object, and its shape.
     #[inline(always)]
-    fn is_object<S: Simd>(&mut self, simd: S, tokens: usize) -> bool {
-        if self.rare.is_spilled {
-            return self.is_object_at_last(tokens);
+    fn is_object<S: Simd>(&mut self, simd: S, (first, end): (usize, usize)) -> (bool, Option<Slot>) {
+        if first == end {
+            return (false, None);
         }
-        let hash = simd.hash(&self.memory.tokens, tokens);
-        self.known.slot = self.shapes.find(simd, &self.memory.tokens, tokens, hash);
-        if self.known.slot.is_some() {
+        let (tokens, count) = (&self.memory.tokens[first..], end - first);
+        let hash = simd.hash(tokens, count);
+        let slot = self.shapes.find(simd, tokens, count, hash);
+        if slot.is_some() {
             self.counts.known_shapes += 1;
-            return true;
+            return (true, slot);
         }
-        self.walk(tokens, hash)
+        self.walk((first, end), hash)
     }
 
     /// Walks over the last tokens of an event that had too many.
@@ -220,25 +295,28 @@ impl Scanner {
     /// Walks over an unknown shape, and remembers it if it is an object's.
     #[cold]
     #[inline(never)]
-    fn walk(&mut self, tokens: usize, hash: u32) -> bool {
+    fn walk(&mut self, (first, end): (usize, usize), hash: u32) -> (bool, Option<Slot>) {
         self.counts.walked += 1;
-        let tokens = &self.memory.tokens[..tokens];
+        let tokens = &self.memory.tokens[first..end];
         let mut keys = KeyList::new();
         self.grammar.restart();
         let is_object = self.grammar.feed(tokens, |at| keys.push(at)) && self.grammar.is_complete();
         // A shape may be one token too long to be remembered, and not spilled yet.
-        if is_object && tokens.len() <= TOKENS_MAX {
-            self.known.slot = Some(self.shapes.insert(tokens, hash, &keys));
-        }
-        is_object
+        let is_kept = is_object && tokens.len() <= SHAPE_TOKENS_MAX;
+        (is_object, if is_kept { Some(self.shapes.insert(tokens, hash, &keys)) } else { None })
     }
+}
 
-    /// Whether what rare bytes there were could stand where they do.
+impl Rare {
+    /// Whether rare bytes could stand where they do in an event.
     #[inline(never)]
-    fn are_rare_bytes_valid(&self, event: &[u8]) -> bool {
-        let Rare { faults, unicode, first_high, end_high, .. } = self.rare;
-        faults == 0
-            && (end_high == 0 || utf8::is_valid(&event[first_high..end_high]))
-            && (unicode == 0 || escapes::unicode_is_valid(event))
+    fn judge(&self, input: &[u8], scan: &mut Scan<'_>) {
+        let Self { faults, unicode, first_high, end_high, .. } = *self;
+        scan.has_escapes = self.has_escapes;
+        scan.has_controls = self.controls != 0;
+        scan.is_proven = scan.is_proven
+            && faults == 0
+            && (end_high == 0 || utf8::is_valid(&input[first_high..end_high]))
+            && (unicode == 0 || escapes::unicode_is_valid(scan.text));
     }
 }

@@ -4,10 +4,12 @@
 //! look, and every byte is compared, so no collision can pass one shape for another. Memory is bounded: sets of four
 //! ways, and in each set the clock hand passes over shapes that were used since it last came by.
 
-use super::simd::{Simd, TOKENS_MAX, TOKENS_ROOM, Tokens};
+use super::simd::{BLOCK_BYTES, Simd};
 
 /// A shape of more tokens is not remembered. An event of 4.2 KB has about a thousand.
-const SHAPE_TOKENS_MAX: usize = TOKENS_MAX;
+pub(super) const SHAPE_TOKENS_MAX: usize = 4096;
+/// Room for them, and a block to be read behind the last.
+const SHAPE_ROOM: usize = SHAPE_TOKENS_MAX + 2 * BLOCK_BYTES;
 /// Keys of the outermost object that are remembered with a shape; with more, none are.
 const KEYS_MAX: usize = 64;
 /// Shapes a hash value can stand for.
@@ -15,23 +17,26 @@ const WAYS: usize = 4;
 /// Sets of shapes: 128 shapes in all, of which a page is touched when it is first used. Half a MiB at most.
 const SETS: usize = 32;
 // Shapes 4 KiB apart would share the same few lines of the first-level cache.
-const _: () = assert!(!TOKENS_ROOM.is_power_of_two());
+const _: () = assert!(!SHAPE_ROOM.is_power_of_two());
 
-/// A remembered shape, until the next one is remembered.
+/// A remembered shape: where it is kept, and the how-manieth it is to be kept there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Slot(usize);
-
-/// The length of no shape.
-const VACANT: u16 = u16::MAX;
-const _: () = assert!(SHAPE_TOKENS_MAX < VACANT as usize);
+pub(super) struct Slot {
+    index: u16,
+    stamp: u32,
+}
 
 #[derive(Clone, Copy)]
 struct Set {
-    hashes: [u32; WAYS],
-    /// Tokens of each shape, or [`VACANT`].
-    lens: [u16; WAYS],
+    /// Hash and number of tokens of each shape; 0 is none's, for a shape has tokens.
+    tags: [u64; WAYS],
     used: [bool; WAYS],
     hand: u8,
+}
+
+/// What tells a shape from others of its set, but for some.
+fn tag_of(hash: u32, count: usize) -> u64 {
+    u64::from(hash) << 32 | count as u64
 }
 
 #[derive(Clone, Copy)]
@@ -63,37 +68,38 @@ impl KeyList {
 
 /// See the module text.
 pub(super) struct Shapes {
-    sets: Vec<Set>,
-    tokens: Vec<Tokens>,
+    sets: [Set; SETS],
+    tokens: Vec<[u8; SHAPE_ROOM]>,
     keys: Vec<Option<Keys>>,
+    /// How many shapes were kept in each place.
+    stamps: Vec<u32>,
 }
 
 impl Shapes {
     pub(super) fn new() -> Self {
         Self {
-            sets: vec![Set { hashes: [0; WAYS], lens: [VACANT; WAYS], used: [false; WAYS], hand: 0 }; SETS],
-            tokens: vec![[0; TOKENS_ROOM]; SETS * WAYS],
+            sets: [Set { tags: [0; WAYS], used: [false; WAYS], hand: 0 }; SETS],
+            tokens: vec![[0; SHAPE_ROOM]; SETS * WAYS],
             keys: vec![None; SETS * WAYS],
+            stamps: vec![0; SETS * WAYS],
         }
     }
 
     /// The shape of exactly the first `count` of `tokens`, if it is remembered. `hash` is theirs by [`Simd::hash`].
     #[inline(always)]
-    pub(super) fn find<S: Simd>(&mut self, simd: S, tokens: &Tokens, count: usize, hash: u32) -> Option<Slot> {
+    pub(super) fn find<S: Simd>(&mut self, simd: S, tokens: &[u8], count: usize, hash: u32) -> Option<Slot> {
         let index = hash as usize % SETS;
-        let set = &mut self.sets[index];
+        let (set, tag) = (&mut self.sets[index], tag_of(hash, count));
         // Which way it is decides no branch: that differs from event to event.
         let mut found = WAYS;
         for way in 0..WAYS {
-            let is_it = (set.hashes[way] == hash) & (usize::from(set.lens[way]) == count);
-            found = if is_it { way } else { found };
+            found = if set.tags[way] == tag { way } else { found };
         }
-        let slot = index * WAYS + found;
-        if found == WAYS || !simd.equal(tokens, &self.tokens[slot], count) {
+        if found == WAYS || !simd.equal(tokens, &self.tokens[index * WAYS + found], count) {
             return None;
         }
         set.used[found] = true;
-        Some(Slot(slot))
+        Some(self.slot(index * WAYS + found))
     }
 
     /// Remembers `tokens`, which are at least one and at most [`SHAPE_TOKENS_MAX`], in place of a shape that was not used
@@ -108,16 +114,26 @@ impl Shapes {
         }
         let way = usize::from(set.hand);
         set.hand = (set.hand + 1) % WAYS as u8;
-        set.hashes[way] = hash;
-        set.lens[way] = tokens.len() as u16;
+        set.tags[way] = tag_of(hash, tokens.len());
         let slot = index * WAYS + way;
         self.tokens[slot][..tokens.len()].copy_from_slice(tokens);
         self.keys[slot] = keys.1.then_some(keys.0);
-        Slot(slot)
+        self.stamps[slot] = self.stamps[slot].wrapping_add(1);
+        self.slot(slot)
     }
 
-    /// Which tokens are keys of the outermost object, in order; `None` if they are too many to remember.
+    #[inline(always)]
+    fn slot(&self, index: usize) -> Slot {
+        Slot { index: index as u16, stamp: self.stamps[index] }
+    }
+
+    /// Which tokens are keys of the outermost object, in order; `None` if they are too many to remember, or the shape has
+    /// made room for another.
     pub(super) fn keys_of(&self, slot: Slot) -> Option<&[u16]> {
-        self.keys[slot.0].as_ref().map(|keys| &keys.tokens[..usize::from(keys.count)])
+        let index = usize::from(slot.index);
+        if self.stamps[index] != slot.stamp {
+            return None;
+        }
+        self.keys[index].as_ref().map(|keys| &keys.tokens[..usize::from(keys.count)])
     }
 }

@@ -2,6 +2,7 @@
 
 use super::fields::Event;
 use super::parser::Parser;
+use super::pass::Lines;
 use super::scan::{Counts, Scan, Scanner, Until};
 use super::simd::Level;
 use super::{DEPTH_MAX, JsonError, JsonErrorKind};
@@ -50,47 +51,46 @@ impl Validator {
     #[inline]
     pub fn validate<'a>(&'a mut self, event: &'a [u8]) -> Result<Event<'a>, JsonError> {
         let scan = self.scan(event, Until::End).expect("the end of the input is in it");
-        self.judge(event, scan)
+        self.judge(scan)
     }
 
-    /// Finds the end of the first event of `input` and looks at all of it on the way; `None` if its end has not come yet.
-    /// [`Validator::judge`] tells what was seen. Between the two the bytes must stay as and where they are.
-    ///
-    /// ```
-    /// use tidegate::json::{Until, Validator};
-    /// let mut validator = Validator::new(128);
-    /// let body = b"{\"a\":1}\n{\"b\":}\n{\"c\"";
-    /// let mut rest = &body[..];
-    /// let mut verdicts = Vec::new();
-    /// while let Some(scan) = validator.scan(rest, Until::LineFeed) {
-    ///     let (event, after) = rest.split_at(scan.bytes);
-    ///     verdicts.push(validator.judge(event, scan).is_ok());
-    ///     rest = &after[1..];
-    /// }
-    /// assert_eq!((verdicts, rest), (vec![true, false], &b"{\"c\""[..]));
-    /// ```
+    /// Finds the end of the event that `input` begins with and looks at all of it on the way; `None` if its end has not
+    /// come yet. [`Validator::judge`] tells what was seen.
     #[inline]
-    pub fn scan(&mut self, input: &[u8], until: Until) -> Option<Scan> {
+    pub fn scan<'i>(&mut self, input: &'i [u8], until: Until) -> Option<Scan<'i>> {
         self.scanner.scan(input, until)
     }
 
-    /// The verdict on an event that was scanned: `event` is what was scanned, or that without white space behind it.
+    /// Does the same with the lines that `input` begins with, one event each, some dozens at once: until `lines` is full
+    /// or no more of them end in `input`. Blank lines are left out. Returns the bytes of `input` up to after the line
+    /// feed of the last one; 0 if there is none.
+    ///
+    /// ```
+    /// use tidegate::json::{Lines, Validator};
+    /// let mut validator = Validator::new(128);
+    /// let body = b"{\"a\":1}\n{\"b\":}\n\n{\"c\"";
+    /// let mut lines = Lines::new();
+    /// let bytes = validator.scan_lines(body, &mut lines);
+    /// let verdicts: Vec<bool> = lines.as_slice().iter().map(|scan| validator.judge(*scan).is_ok()).collect();
+    /// assert_eq!((verdicts, &body[bytes..]), (vec![true, false], &b"{\"c\""[..]));
+    /// ```
+    #[inline]
+    pub fn scan_lines<'i>(&mut self, input: &'i [u8], lines: &mut Lines<'i>) -> usize {
+        self.scanner.scan_lines(input, lines)
+    }
+
+    /// The verdict on an event that this validator has scanned.
     ///
     /// # Errors
-    /// [`JsonError`] with the first fault found and, where known, its offset in `event`.
-    ///
-    /// # Panics
-    /// If another scan came in between, or `event` is not where it was scanned.
+    /// [`JsonError`] with the first fault found and, where known, its offset in the event.
     #[inline]
-    pub fn judge<'a>(&'a mut self, event: &'a [u8], scan: Scan) -> Result<Event<'a>, JsonError> {
+    pub fn judge<'a>(&'a mut self, scan: Scan<'a>) -> Result<Event<'a>, JsonError> {
         let Self { scanner, parser, unescaped, .. } = self;
-        if !scanner.is_proven(event, scan) {
+        if !scan.is_proven() {
             scanner.counts.parsed += 1;
-            parser.parse(event)?;
-            return Ok(Event { text: event, may_have_line_ends: true, places: None, unescaped });
+            parser.parse(scan.text())?;
         }
-        let may_have_line_ends = scanner.has_controls();
-        Ok(Event { text: event, may_have_line_ends, places: scanner.places(), unescaped })
+        Ok(Event { scan, scanner, unescaped })
     }
 
     /// Accepts `value` if it is one JSON value of any kind in UTF-8, nested at most one level less than the limit.

@@ -222,3 +222,16 @@ fn one_value_of_any_kind_and_nothing_else() {
     assert!(validator.validate_value(b"[[[[[[[]]]]]]]").is_ok(), "seven levels in the object make eight");
     assert_eq!(validator.validate_value(b"[[[[[[[[]]]]]]]]").unwrap_err().kind, JsonErrorKind::TooDeep);
 }
+
+/// Found by a random test: the string went on in the next line when its line ended with a block.
+#[test]
+fn a_string_left_open_ends_with_its_line_wherever_that_is() {
+    let mut validator = Validator::new(DEPTH);
+    for before in 0..130 {
+        let body = format!("{}{{\"a\":\"\r\n{{\"b\":\"c\"}}\nd{{\"{{}}\n{{\"e\":[]}}\n", " ".repeat(before));
+        let mut lines = super::super::Lines::new();
+        assert_eq!(validator.scan_lines(body.as_bytes(), &mut lines), body.len());
+        let verdicts: Vec<bool> = lines.as_slice().iter().map(|line| validator.judge(*line).is_ok()).collect();
+        assert_eq!(verdicts, [false, true, false, true], "{before} bytes before it");
+    }
+}

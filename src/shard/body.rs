@@ -19,7 +19,7 @@ use super::request::{Encoding, Request, Route};
 use super::split::{BodyShape, Carry, CarryFull, EventError, EventSink, Placed, Splitter, Stop};
 use crate::base::{CHUNK_BYTES_MAX, KIB, Limits, Position, Seq, TenantId};
 use crate::handoff::CHUNK_HEADER_BYTES;
-use crate::json::{Scan, Until};
+use crate::json::{Scan, Validator};
 use crate::record::RECORD_HEADER_BYTES;
 
 /// Decompressed bytes handed on at a time: small enough to stay in the first-level caches with the parser's own data.
@@ -414,8 +414,8 @@ impl Carry for KeptCarry<'_, '_> {
         if self.kept.extend(&mut self.pool.borrow_mut(), bytes) { Ok(()) } else { Err(CarryFull) }
     }
 
-    fn as_mut_slice(&mut self) -> &mut [u8] {
-        self.kept.bytes_mut()
+    fn as_slice(&self) -> &[u8] {
+        self.kept.bytes()
     }
 
     fn clear(&mut self) {
@@ -446,7 +446,7 @@ impl Sink<'_, '_> {
         }
     }
 
-    fn place_together(&mut self, event: &[u8], scan: Option<Scan>) {
+    fn place_together(&mut self, event: &[u8], scan: Option<Scan<'_>>) {
         let together = self.together.as_mut().expect("asked only for an atomic batch");
         let mut valid = match judge(self.placer.validator(), event, scan) {
             Ok(valid) => valid,
@@ -472,15 +472,13 @@ impl Sink<'_, '_> {
 }
 
 impl EventSink for Sink<'_, '_> {
-    type Seen = Scan;
-
     #[inline]
-    fn look(&mut self, input: &[u8], until: Until) -> Option<(usize, Scan)> {
-        self.placer.look(input, until).map(|scan| (scan.bytes, scan))
+    fn validator(&mut self) -> &mut Validator {
+        self.placer.validator()
     }
 
     #[inline]
-    fn event(&mut self, event: &mut [u8], scan: Option<Scan>) -> Placed {
+    fn event(&mut self, event: &[u8], scan: Option<Scan<'_>>) -> Placed {
         if self.together.is_some() {
             self.place_together(event, scan);
             return Placed::Taken;

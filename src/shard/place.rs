@@ -8,7 +8,7 @@
 
 use crate::base::{Position, Seq, ShardId, TenantId, WriterId};
 use crate::handoff::{LogBuffer, NoRoom, ShardPort};
-use crate::json::{Event, JsonError, Scan, Until, Validator};
+use crate::json::{Event, JsonError, Scan, Validator};
 use crate::record::{RECORD_HEADER_BYTES, crc32c_append, put_record_header};
 
 /// Why an event was not placed.
@@ -41,7 +41,8 @@ impl Placer {
         Self { writer, shard, log, port, validator, crc: 0, summed_bytes: 0, chunks_sealed: 0 }
     }
 
-    /// The validator, for bodies that are not stored.
+    /// The validator, to look at events with before they are placed.
+    #[inline]
     pub fn validator(&mut self) -> &mut Validator {
         &mut self.validator
     }
@@ -64,15 +65,8 @@ impl Placer {
         self.chunks_sealed
     }
 
-    /// Looks for the end of the event that `input` begins with, and at the event on the way: what was seen is for the
-    /// [`Placer::place`] of this event.
-    #[inline]
-    pub fn look(&mut self, input: &[u8], until: Until) -> Option<Scan> {
-        self.validator.scan(input, until)
-    }
-
-    /// Validates `event` and stores it; `seen` is shown the valid event before it is stored. `scan` is of the look just
-    /// before, if there was one. Returns its position.
+    /// Validates `event` and stores it; `seen` is shown the valid event before it is stored. `scan` is of the event, if
+    /// it was scanned. Returns its position.
     ///
     /// # Errors
     /// [`Unplaced`], with nothing stored.
@@ -80,7 +74,7 @@ impl Placer {
     pub fn place(
         &mut self,
         event: &[u8],
-        scan: Option<Scan>,
+        scan: Option<Scan<'_>>,
         tenant: TenantId,
         unix_ns: u64,
         seen: impl FnOnce(&mut Event<'_>),
@@ -161,9 +155,13 @@ impl Placer {
 /// # Errors
 /// [`JsonError`], if it is not valid.
 #[inline]
-pub fn judge<'a>(validator: &'a mut Validator, event: &'a [u8], scan: Option<Scan>) -> Result<Event<'a>, JsonError> {
+pub fn judge<'a>(
+    validator: &'a mut Validator,
+    event: &'a [u8],
+    scan: Option<Scan<'a>>,
+) -> Result<Event<'a>, JsonError> {
     match scan {
-        Some(scan) => validator.judge(event, scan),
+        Some(scan) => validator.judge(scan),
         None => validator.validate(event),
     }
 }

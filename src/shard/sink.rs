@@ -5,7 +5,7 @@ use std::fmt;
 
 use super::code::ErrorCode;
 use super::request::{Content, Route};
-use crate::json::Until;
+use crate::json::{Scan, Validator};
 
 /// How events stand in a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +37,7 @@ impl BodyShape {
 pub enum Placed {
     /// The sink is done with it, valid or not.
     Taken,
-    /// The sink cannot take it now. It has not changed it, and will be given it again.
+    /// The sink cannot take it now, and will be given it again.
     NoRoom,
 }
 
@@ -104,16 +104,10 @@ impl fmt::Display for EventError {
 
 /// Who takes the events.
 pub trait EventSink {
-    /// What it saw of an event when it looked for its end.
-    type Seen;
-
-    /// Looks for the end of the event that `input` begins with, and at the event on the way. Returns the bytes up to the
-    /// end and what was seen; `None` if the end is not in `input`. It must be where [`Until`] says, whatever the event
-    /// looks like. What comes next is [`EventSink::event`] with this event, or another look.
-    fn look(&mut self, input: &[u8], until: Until) -> Option<(usize, Self::Seen)>;
-    /// Takes one event, without the white space around it. The bytes are the sink's to change until it returns, unless
-    /// it returns [`Placed::NoRoom`]. `seen` is of the look just before, if there was one.
-    fn event(&mut self, event: &mut [u8], seen: Option<Self::Seen>) -> Placed;
+    /// Where events end is seen by the validator, which looks at them on the way.
+    fn validator(&mut self) -> &mut Validator;
+    /// Takes one event, without the white space around it. If the validator has looked at it, `scan` is what it saw.
+    fn event(&mut self, event: &[u8], scan: Option<Scan<'_>>) -> Placed;
     /// Notes that something that is no event stands where one should.
     fn refuse(&mut self, error: EventError);
 }
@@ -130,7 +124,7 @@ pub trait Carry {
     /// [`CarryFull`], with nothing appended.
     fn extend(&mut self, bytes: &[u8]) -> Result<(), CarryFull>;
     /// All bytes since the last [`Carry::clear`].
-    fn as_mut_slice(&mut self) -> &mut [u8];
+    fn as_slice(&self) -> &[u8];
     /// Empties it.
     fn clear(&mut self);
 }

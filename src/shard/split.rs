@@ -10,7 +10,7 @@
 //!   of calls is the index the client knows it by.
 //!
 //! It knows where events end, it does not judge: whether an event is valid JSON is the sink's to say. An event that lies
-//! whole in one input is looked at once: the sink finds its end and sees the event on the way. Only what has no event to show
+//! whole in one input is looked at once: the sink's validator finds its end and sees the event on the way. Only what has no event to show
 //! for itself is refused here: see [`EventError`]. Lines are never joined: a line feed ends an event whatever it looks
 //! like, so `{"a":1` and `"b":2}` on two lines are two errors and not one event. And a JSON body that begins with a brace
 //! and is no envelope is one event up to its last byte: what follows the object makes the event invalid, and is not a
@@ -22,7 +22,7 @@ use super::scan::{ElementSkipper, ObjectScanner};
 pub use super::sink::{BodyShape, Carry, CarryFull, EventError, EventSink, Placed};
 use super::skeleton::{Met, Skeleton};
 use crate::base::Limits;
-use crate::json::{Until, is_white_space, trim_end, trim_start};
+use crate::json::{Lines, Scan, Until, is_white_space, trim_end, trim_start};
 
 /// What an envelope's key looks like. See [`super::skeleton`].
 const ENVELOPE_KEY: &[u8] = b"\"events\"";
@@ -147,7 +147,7 @@ impl Splitter {
     /// Hands on the events that end in `input`. The carry is this body's alone and starts empty. An empty input is
     /// allowed: it offers the sink again what it had no room for.
     #[inline]
-    pub fn feed(&mut self, input: &mut [u8], carry: &mut impl Carry, sink: &mut impl EventSink) -> Fed {
+    pub fn feed(&mut self, input: &[u8], carry: &mut impl Carry, sink: &mut impl EventSink) -> Fed {
         let mut at = 0;
         let outcome = self.go_on(input, &mut at, false, carry, sink);
         Fed { consumed: at, stop: self.stopped(outcome) }
@@ -156,7 +156,7 @@ impl Splitter {
     /// [`Splitter::feed`] and [`Splitter::finish`] at once, for an input known to be the body's last: what ends with the
     /// body is then passed where it lies. Without a stop the body is finished; after one, the rest is the last input.
     #[inline]
-    pub fn feed_last(&mut self, input: &mut [u8], carry: &mut impl Carry, sink: &mut impl EventSink) -> Fed {
+    pub fn feed_last(&mut self, input: &[u8], carry: &mut impl Carry, sink: &mut impl EventSink) -> Fed {
         let mut at = 0;
         let outcome = self.go_on(input, &mut at, true, carry, sink).and_then(|()| self.end(carry, sink));
         Fed { consumed: at, stop: self.stopped(outcome) }
@@ -175,7 +175,7 @@ impl Splitter {
     #[inline]
     fn go_on(
         &mut self,
-        input: &mut [u8],
+        input: &[u8],
         at: &mut usize,
         is_last: bool,
         carry: &mut impl Carry,
@@ -219,7 +219,7 @@ impl Splitter {
     #[inline]
     fn lines(
         &mut self,
-        input: &mut [u8],
+        input: &[u8],
         at: &mut usize,
         is_last: bool,
         carry: &mut impl Carry,
@@ -244,20 +244,22 @@ impl Splitter {
                 self.offer_carried(carry, sink)?;
             }
         }
-        loop {
-            // With the white space before an event go the line feeds of blank lines.
-            *at = input.len() - trim_start(&input[*at..]).len();
-            let rest = &mut input[*at..];
-            if rest.is_empty() {
+        let mut lines = Lines::new();
+        while *at < input.len() {
+            let rest = &input[*at..];
+            let bytes = sink.validator().scan_lines(rest, &mut lines);
+            if bytes == 0 {
                 break;
             }
-            let Some((bytes, seen)) = sink.look(rest, Until::LineFeed) else { break };
-            let event = trim_end(&rest[..bytes]).len();
-            self.offer(&mut rest[..event], Some(seen), sink)?;
-            *at += bytes + 1;
+            for line in lines.as_slice() {
+                // If it is not taken, it is the first to be given again.
+                *at = line.text().as_ptr() as usize - input.as_ptr() as usize;
+                self.offer(line.text(), Some(*line), sink)?;
+            }
+            *at = input.len() - rest.len() + bytes;
         }
         if is_last {
-            self.offer_trimmed(&mut input[*at..], sink)?;
+            self.offer_trimmed(&input[*at..], sink)?;
         } else {
             self.front(&input[*at..], carry, sink)?;
         }
@@ -292,7 +294,7 @@ impl Splitter {
 
     fn json(
         &mut self,
-        input: &mut [u8],
+        input: &[u8],
         at: &mut usize,
         is_last: bool,
         carry: &mut impl Carry,
@@ -306,7 +308,7 @@ impl Splitter {
                 State::Probe => self.probe(&input[*at..], at, is_last, carry, sink)?,
                 State::Whole => {
                     if is_last && self.carried == 0 {
-                        self.offer_trimmed(&mut input[*at..], sink)?;
+                        self.offer_trimmed(&input[*at..], sink)?;
                         self.state = State::Discard;
                     } else {
                         self.front(&input[*at..], carry, sink)?;
@@ -314,7 +316,7 @@ impl Splitter {
                     *at = input.len();
                 }
                 State::Object => {
-                    if self.object(&mut input[*at..], at, carry, sink)?.is_break() {
+                    if self.object(&input[*at..], at, carry, sink)?.is_break() {
                         return Ok(());
                     }
                 }
@@ -451,19 +453,19 @@ impl Splitter {
     #[inline]
     fn object(
         &mut self,
-        bytes: &mut [u8],
+        bytes: &[u8],
         at: &mut usize,
         carry: &mut impl Carry,
         sink: &mut impl EventSink,
     ) -> Result<ControlFlow<()>, Stop> {
         if self.carried == 0
-            && let Some((part, seen)) = sink.look(bytes, Until::Brace)
+            && let Some(scan) = sink.validator().scan(bytes, Until::Brace)
         {
             // An object that is not taken is met again, like the first after a comma.
             self.state = State::Element { after_comma: true };
-            self.offer(&mut bytes[..part], Some(seen), sink)?;
+            self.offer(scan.text(), Some(scan), sink)?;
             self.state = State::AfterElement;
-            *at += part;
+            *at += scan.text().len();
             return Ok(ControlFlow::Continue(()));
         }
         // If the carry is full, the same bytes come again and must be looked at from the same place.
@@ -520,8 +522,8 @@ impl Splitter {
     /// Offers the event in the carry, which is whole; waits with it if the sink has no room.
     fn offer_carried(&mut self, carry: &mut impl Carry, sink: &mut impl EventSink) -> Result<(), Stop> {
         self.state = State::Ready;
-        debug_assert_eq!(carry.as_mut_slice().len(), self.carried);
-        self.offer(trim(carry.as_mut_slice()), None, sink)?;
+        debug_assert_eq!(carry.as_slice().len(), self.carried);
+        self.offer(trim(carry.as_slice()), None, sink)?;
         self.drop_carried(carry);
         self.state = match (self.shape, self.around) {
             (BodyShape::Lines, _) => State::Line,
@@ -533,21 +535,21 @@ impl Splitter {
 
     /// Offers what is between white space, if anything is.
     #[inline]
-    fn offer_trimmed(&mut self, bytes: &mut [u8], sink: &mut impl EventSink) -> Result<(), Stop> {
+    fn offer_trimmed(&mut self, bytes: &[u8], sink: &mut impl EventSink) -> Result<(), Stop> {
         let event = trim(bytes);
         if event.is_empty() { Ok(()) } else { self.offer(event, None, sink) }
     }
 
     /// Offers an event that lies where it came. Of no consequence for the state.
     #[inline]
-    fn offer<S: EventSink>(&mut self, event: &mut [u8], seen: Option<S::Seen>, sink: &mut S) -> Result<(), Stop> {
+    fn offer(&mut self, event: &[u8], scan: Option<Scan<'_>>, sink: &mut impl EventSink) -> Result<(), Stop> {
         if event.len() > self.event_bytes_max {
             return self.refuse(EventError::TooLong, sink);
         }
         if self.seen == self.events_max {
             return Err(Stop::TooMany);
         }
-        match sink.event(event, seen) {
+        match sink.event(event, scan) {
             Placed::NoRoom => Err(Stop::NoRoom),
             Placed::Taken => {
                 self.seen += 1;
@@ -567,12 +569,10 @@ impl Splitter {
     }
 }
 
-/// JSON white space cut off both ends, in place.
+/// JSON white space cut off both ends.
 #[inline]
-fn trim(bytes: &mut [u8]) -> &mut [u8] {
-    let end = trim_end(bytes).len();
-    let start = end - trim_start(&bytes[..end]).len();
-    &mut bytes[start..end]
+fn trim(bytes: &[u8]) -> &[u8] {
+    trim_end(trim_start(bytes))
 }
 
 #[cfg(test)]

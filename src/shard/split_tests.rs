@@ -8,35 +8,48 @@ use crate::json::Validator;
 /// The calls a body led to, in order.
 type Calls = Vec<Result<String, EventError>>;
 
-/// Where the validator sees an event end. One for all tests of a thread: making one takes longer than a test's body.
-fn end_of(input: &[u8], until: Until) -> Option<usize> {
-    thread_local! {
-        static VALIDATOR: RefCell<Validator> = RefCell::new(Validator::new(128));
+thread_local! {
+    /// One for all tests of a thread: making one takes longer than a test's body.
+    static VALIDATOR: RefCell<Option<Validator>> = const { RefCell::new(None) };
+}
+
+/// A validator, borrowed from the thread.
+struct Borrowed(Option<Validator>);
+
+impl Borrowed {
+    fn new() -> Self {
+        Self(Some(VALIDATOR.take().unwrap_or_else(|| Validator::new(128))))
     }
-    VALIDATOR.with_borrow_mut(|validator| validator.scan(input, until)).map(|scan| scan.bytes)
+
+    fn get(&mut self) -> &mut Validator {
+        self.0.as_mut().expect("there until it is dropped")
+    }
+}
+
+impl Drop for Borrowed {
+    fn drop(&mut self) {
+        VALIDATOR.set(self.0.take());
+    }
 }
 
 /// Notes every call; has no room whenever `refusals` says so.
 struct Notebook<'a> {
     calls: Calls,
     has_room: &'a mut dyn FnMut() -> bool,
+    validator: Borrowed,
 }
 
 impl EventSink for Notebook<'_> {
-    type Seen = usize;
-
-    fn look(&mut self, input: &[u8], until: Until) -> Option<(usize, usize)> {
-        Some((end_of(input, until)?, input.as_ptr() as usize))
+    fn validator(&mut self) -> &mut Validator {
+        self.validator.get()
     }
 
-    fn event(&mut self, event: &mut [u8], seen: Option<usize>) -> Placed {
-        assert!(seen.is_none_or(|seen| seen == event.as_ptr() as usize), "seen elsewhere");
+    fn event(&mut self, event: &[u8], scan: Option<Scan<'_>>) -> Placed {
+        assert!(scan.is_none_or(|scan| std::ptr::eq(scan.text(), event)), "scanned elsewhere");
         if !(self.has_room)() {
             return Placed::NoRoom;
         }
         self.calls.push(Ok(String::from_utf8_lossy(event).into_owned()));
-        // The bytes are the sink's: nothing may depend on them afterwards.
-        event.fill(b'#');
         Placed::Taken
     }
 
@@ -62,8 +75,8 @@ impl Carry for Pouch<'_> {
         Ok(())
     }
 
-    fn as_mut_slice(&mut self) -> &mut [u8] {
-        &mut self.bytes
+    fn as_slice(&self) -> &[u8] {
+        &self.bytes
     }
 
     fn clear(&mut self) {
@@ -90,25 +103,25 @@ fn split_with(
     let has_room = RefCell::new(has_room);
     let mut sink_room = || (has_room.borrow_mut())();
     let mut carry_room = || (has_room.borrow_mut())();
-    let mut sink = Notebook { calls: Vec::new(), has_room: &mut sink_room };
+    let mut sink = Notebook { calls: Vec::new(), has_room: &mut sink_room, validator: Borrowed::new() };
     let mut carry = Pouch { bytes: Vec::new(), bytes_max: limits.event_bytes_max, has_room: &mut carry_room };
     let mut splitter = Splitter::new(shape, limits);
     let mut start = 0;
     for (index, end) in cuts.iter().copied().chain([body.len()]).enumerate() {
-        let mut piece = body[start..end].to_vec();
+        let piece = &body[start..end];
         start = end;
         let mut at = 0;
         loop {
             let fed = if last_is_known && index == cuts.len() {
-                splitter.feed_last(&mut piece[at..], &mut carry, &mut sink)
+                splitter.feed_last(&piece[at..], &mut carry, &mut sink)
             } else {
-                splitter.feed(&mut piece[at..], &mut carry, &mut sink)
+                splitter.feed(&piece[at..], &mut carry, &mut sink)
             };
             at += fed.consumed;
             match fed.stop {
                 None => break assert_eq!(at, piece.len(), "all is consumed without a stop"),
                 Some(Stop::TooMany) => {
-                    let again = splitter.feed(&mut piece[at..], &mut carry, &mut sink);
+                    let again = splitter.feed(&piece[at..], &mut carry, &mut sink);
                     assert_eq!((again.stop, splitter.finish(&mut carry, &mut sink)), (fed.stop, Err(Stop::TooMany)));
                     return (sink.calls, fed.stop);
                 }
@@ -353,13 +366,12 @@ fn an_envelope_holds_events_wherever_they_stand() {
 
 #[test]
 fn an_event_in_one_input_is_passed_where_it_lies() {
-    struct Where(Vec<*const u8>);
+    struct Where(Vec<*const u8>, Borrowed);
     impl EventSink for Where {
-        type Seen = ();
-        fn look(&mut self, input: &[u8], until: Until) -> Option<(usize, ())> {
-            end_of(input, until).map(|bytes| (bytes, ()))
+        fn validator(&mut self) -> &mut Validator {
+            self.1.get()
         }
-        fn event(&mut self, event: &mut [u8], _: Option<()>) -> Placed {
+        fn event(&mut self, event: &[u8], _: Option<Scan<'_>>) -> Placed {
             self.0.push(event.as_ptr());
             Placed::Taken
         }
@@ -372,8 +384,8 @@ fn an_event_in_one_input_is_passed_where_it_lies() {
         fn extend(&mut self, _: &[u8]) -> Result<(), CarryFull> {
             panic!("copied")
         }
-        fn as_mut_slice(&mut self) -> &mut [u8] {
-            &mut []
+        fn as_slice(&self) -> &[u8] {
+            &[]
         }
         fn clear(&mut self) {}
     }
@@ -386,9 +398,9 @@ fn an_event_in_one_input_is_passed_where_it_lies() {
         (BodyShape::Batch, b"{\"a\":\"events\"}", &[0]),
         (BodyShape::Batch, b"{\"events\":[{\"a\":1},{}]}", &[11, 19]),
     ] {
-        let mut input = body.to_vec();
-        let mut sink = Where(Vec::new());
-        let fed = Splitter::new(shape, &limits()).feed_last(&mut input, &mut NoCarry, &mut sink);
+        let input = body.to_vec();
+        let mut sink = Where(Vec::new(), Borrowed::new());
+        let fed = Splitter::new(shape, &limits()).feed_last(&input, &mut NoCarry, &mut sink);
         assert_eq!(fed, Fed { consumed: body.len(), stop: None });
         let expected: Vec<*const u8> = starts.iter().map(|start| input[*start..].as_ptr()).collect();
         assert_eq!(sink.0, expected, "{shape:?}");

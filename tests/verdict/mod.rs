@@ -2,7 +2,7 @@
 //! of the json room.
 
 use simd_json::{Buffers, ErrorType, Node};
-use tidegate::json::{Level, Until, Validator};
+use tidegate::json::{Level, Lines, Until, Validator, trim_end, trim_start};
 
 /// Nesting allowed in these tests; serde_json allows some more.
 pub(crate) const DEPTH: usize = 100;
@@ -124,27 +124,52 @@ impl Ours {
             assert_eq!(is_valid, !by_parser, "{}: left to the parser: {shown:?}", validator.level());
             assert_eq!(*agreed.get_or_insert(is_valid), is_valid, "{}: {shown:?}", validator.level());
 
-            // White space before it moves it through the blocks; what follows the line must not matter.
+            // As lines: white space before it moves it through the blocks, and neither the lines before it nor what
+            // follows may matter.
             self.body.clear();
             self.body.resize(shift, b' ');
-            self.body.extend_from_slice(text);
-            let line_bytes = self.body.iter().position(|byte| *byte == b'\n').unwrap_or(self.body.len());
-            let line_is_whole = line_bytes == self.body.len();
-            self.body.extend_from_slice(b"\n\"\\{\xff\x01");
-            let scan = validator.scan(&self.body, Until::LineFeed).expect("there is a line feed");
-            assert_eq!(scan.bytes, line_bytes, "{}: {shown:?}", validator.level());
-            let as_line = validator.judge(&self.body[..line_bytes], scan).is_ok();
-            if line_is_whole {
-                assert_eq!(as_line, is_valid, "{}: as a line {shift} in: {shown:?}", validator.level());
+            for part in [text, b"\r\n", text, b"\n\n{\"a\":0}\n", text, b"\n\"\\{\xff\x01"] {
+                self.body.extend_from_slice(part);
             }
+            let ended = self.body.iter().rposition(|byte| *byte == b'\n').expect("there is a line feed");
+            let mut expected =
+                self.body[..ended].split(|byte| *byte == b'\n').map(trim).filter(|line| !line.is_empty());
+            let mut rest = &self.body[..];
+            let mut lines = Lines::new();
+            loop {
+                let bytes = validator.scan_lines(rest, &mut lines);
+                for line in lines.as_slice() {
+                    assert_eq!(Some(line.text()), expected.next(), "{}: {shown:?}", validator.level());
+                    let before = validator.counts().parsed;
+                    let as_line = validator.judge(*line).is_ok();
+                    assert_eq!(as_line, validator.counts().parsed == before, "left to the parser: {shown:?}");
+                    let is_whole = line.text() == trim(text);
+                    let alone = if is_whole { is_valid } else { validator.validate(line.text()).is_ok() };
+                    assert_eq!(as_line, alone, "{}: as a line {shift} in: {shown:?}", validator.level());
+                }
+                rest = &rest[bytes..];
+                if bytes == 0 {
+                    break;
+                }
+            }
+            assert_eq!((expected.next(), rest.len()), (None, self.body.len() - ended - 1), "{shown:?}");
+            self.body.truncate(shift + text.len());
+            self.body.extend_from_slice(b"\n\"\\{\xff\x01");
             if is_valid && text.first() == Some(&b'{') {
                 self.body.drain(..shift);
                 let event = text.trim_ascii_end();
                 let scan = validator.scan(&self.body, Until::Brace).expect("a valid object has an end");
-                assert_eq!(scan.bytes, event.len(), "{}: in an array: {shown:?}", validator.level());
-                assert!(validator.judge(&self.body[..scan.bytes], scan).is_ok(), "in an array: {shown:?}");
+                assert_eq!(scan.text(), event, "{}: in an array: {shown:?}", validator.level());
+                let before = validator.counts().parsed;
+                assert!(validator.judge(scan).is_ok(), "in an array: {shown:?}");
+                assert_eq!(validator.counts().parsed, before, "in an array, left to the parser: {shown:?}");
             }
         }
         agreed.expect("there is an instruction set")
     }
+}
+
+/// Without white space around it.
+fn trim(line: &[u8]) -> &[u8] {
+    trim_end(trim_start(line))
 }

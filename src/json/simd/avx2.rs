@@ -5,7 +5,7 @@ use std::arch::x86_64::*;
 
 use super::gather::MOVES;
 use super::portable;
-use super::{BLOCK_BYTES, Masks, Numerals, Plain, Simd, TOKENS_MAX, Tokens, Work};
+use super::{BLOCK_BYTES, Masks, Plain, Simd, Tokens, Work};
 
 /// Exists only where [`Avx2::detect`] found every feature used here.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -173,16 +173,9 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    fn numerals(self, block: Self::Block) -> Numerals {
+    fn digits(self, block: Self::Block) -> u64 {
         // SAFETY: `self` proves AVX2.
-        unsafe {
-            Numerals {
-                digits: mask(is_digit(block.0), is_digit(block.1)),
-                zeros: equal(block, b'0'),
-                minus: equal(block, b'-'),
-                dots: equal(block, b'.'),
-            }
-        }
+        unsafe { mask(is_digit(block.0), is_digit(block.1)) }
     }
 
     #[inline(always)]
@@ -203,6 +196,12 @@ impl Simd for Avx2 {
                 line_feed: equal(block, b'\n'),
             }
         }
+    }
+
+    #[inline(always)]
+    fn line_feeds(self, block: Self::Block) -> u64 {
+        // SAFETY: `self` proves AVX2.
+        unsafe { equal(block, b'\n') }
     }
 
     #[inline(always)]
@@ -265,18 +264,18 @@ impl Simd for Avx2 {
     fn store(self, (): (), _: usize, _: &mut Tokens) {}
 
     #[inline(always)]
-    fn hash(self, tokens: &Tokens, count: usize) -> u32 {
+    fn hash(self, tokens: &[u8], count: usize) -> u32 {
         portable::hash(tokens, count)
     }
 
     #[inline(always)]
-    fn equal(self, tokens: &Tokens, other: &Tokens, count: usize) -> bool {
-        assert!(count <= TOKENS_MAX);
+    fn equal(self, tokens: &[u8], other: &[u8], count: usize) -> bool {
+        assert!(count + BLOCK_BYTES <= tokens.len().min(other.len()));
         let mut differing = 0;
         let mut at = 0;
         while at < count {
             let wanted = u32::MAX >> (32 - (count - at).min(32));
-            // SAFETY: `self` proves AVX2; `at` is below `TOKENS_MAX`, and behind that there is room for a block.
+            // SAFETY: `self` proves AVX2; `at` is below `count`, and behind that there is room for a block.
             unsafe {
                 let left = _mm256_loadu_si256(tokens.as_ptr().add(at).cast());
                 let right = _mm256_loadu_si256(other.as_ptr().add(at).cast());

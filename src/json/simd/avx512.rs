@@ -4,7 +4,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{BLOCK_BYTES, Masks, Numerals, Plain, Simd, TOKENS_MAX, Tokens, Work};
+use super::{BLOCK_BYTES, Masks, Plain, Simd, Tokens, Work};
 
 /// Exists only where [`Avx512::detect`] found every feature used here.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -202,16 +202,9 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
-    fn numerals(self, block: Self::Block) -> Numerals {
+    fn digits(self, block: Self::Block) -> u64 {
         // SAFETY: `self` proves the features; nothing here touches memory.
-        unsafe {
-            Numerals {
-                digits: block.of(DIGIT),
-                zeros: block.equal(b'0'),
-                minus: block.equal(b'-'),
-                dots: block.equal(b'.'),
-            }
-        }
+        unsafe { block.of(DIGIT) }
     }
 
     #[inline(always)]
@@ -230,6 +223,12 @@ impl Simd for Avx512 {
                 line_feed,
             }
         }
+    }
+
+    #[inline(always)]
+    fn line_feeds(self, block: Self::Block) -> u64 {
+        // SAFETY: `self` proves the features; nothing here touches memory.
+        unsafe { block.equal(b'\n') }
     }
 
     #[inline(always)]
@@ -308,39 +307,43 @@ impl Simd for Avx512 {
 
     /// A sum of products of neighbours with a key added to each, as the hash functions NH and UMASH have it.
     #[inline(always)]
-    fn hash(self, tokens: &Tokens, count: usize) -> u32 {
+    fn hash(self, tokens: &[u8], count: usize) -> u32 {
+        assert!(count + BLOCK_BYTES <= tokens.len());
         let mut at = 0;
-        // SAFETY: `self` proves the features; blocks are as long as the loads.
+        // SAFETY: `self` proves the features; behind `count` there is room for a block, and the keys are as long as
+        // their load.
         unsafe {
             let mut key = _mm512_loadu_si512(KEYS.as_ptr().cast());
             let mut sum = _mm512_set1_epi64(count as i64);
-            while at < count {
-                let block = tokens[at..].first_chunk::<BLOCK_BYTES>().expect("there is room");
+            loop {
+                let block = _mm512_loadu_si512(tokens.as_ptr().add(at).cast());
                 // Zeros instead of what is behind the last token.
-                let wanted = u64::MAX >> (BLOCK_BYTES - (count - at).min(BLOCK_BYTES));
-                let block = _mm512_maskz_loadu_epi8(wanted, block.as_ptr().cast());
-                let keyed = _mm512_add_epi32(block, key);
+                let wanted = u64::MAX >> (BLOCK_BYTES - (count - at).clamp(1, BLOCK_BYTES));
+                let keyed = _mm512_add_epi32(_mm512_maskz_mov_epi8(wanted, block), key);
                 sum = _mm512_add_epi64(sum, _mm512_mul_epu32(keyed, _mm512_srli_epi64::<32>(keyed)));
+                at += BLOCK_BYTES;
+                if at >= count {
+                    break;
+                }
                 // Another key for each block.
                 key = _mm512_alignr_epi32::<3>(key, key);
                 key = _mm512_add_epi32(key, _mm512_set1_epi32(0x9e37_79b9_u32 as i32));
-                at += BLOCK_BYTES;
             }
             let half = _mm256_add_epi64(_mm512_castsi512_si256(sum), _mm512_extracti64x4_epi64::<1>(sum));
             let quarter = _mm_add_epi64(_mm256_castsi256_si128(half), _mm256_extracti128_si256::<1>(half));
-            let sum = _mm_cvtsi128_si64(quarter).wrapping_add(_mm_extract_epi64::<1>(quarter)) as u64;
+            let sum = _mm_cvtsi128_si64(_mm_add_epi64(quarter, _mm_unpackhi_epi64(quarter, quarter))) as u64;
             (sum.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32
         }
     }
 
     #[inline(always)]
-    fn equal(self, tokens: &Tokens, other: &Tokens, count: usize) -> bool {
-        assert!(count <= TOKENS_MAX);
+    fn equal(self, tokens: &[u8], other: &[u8], count: usize) -> bool {
+        assert!(count + BLOCK_BYTES <= tokens.len().min(other.len()));
         let mut differing = 0;
         let mut at = 0;
         while at < count {
             let wanted = u64::MAX >> (BLOCK_BYTES - (count - at).min(BLOCK_BYTES));
-            // SAFETY: `self` proves the features; `at` is below `TOKENS_MAX`, and behind that there is room for a block.
+            // SAFETY: `self` proves the features; `at` is below `count`, and behind that there is room for a block.
             unsafe {
                 let left = _mm512_loadu_si512(tokens.as_ptr().add(at).cast());
                 let right = _mm512_loadu_si512(other.as_ptr().add(at).cast());

@@ -31,8 +31,8 @@ pub(super) use portable::Portable;
 
 /// Bytes looked at in one step: one bit of a word each.
 pub(super) const BLOCK_BYTES: usize = 64;
-/// Tokens that are kept at once.
-pub(super) const TOKENS_MAX: usize = 4096;
+/// Tokens that are kept at once, of one event or of many.
+pub(super) const TOKENS_MAX: usize = 16 << 10;
 /// Room for them, those of one block more, and what is written behind the last.
 pub(super) const TOKENS_ROOM: usize = TOKENS_MAX + 2 * BLOCK_BYTES;
 /// Where tokens are kept.
@@ -58,7 +58,7 @@ pub(super) struct Masks {
     pub(super) line_feed: u64,
 }
 
-/// What most blocks need. Before the first rare byte the masks are those of [`Masks`]; from there on they mean nothing.
+/// What most blocks need. Of bytes that are not rare the masks are those of [`Masks`]; of others they mean nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Plain {
     pub(super) quote: u64,
@@ -66,19 +66,6 @@ pub(super) struct Plain {
     pub(super) structural: u64,
     /// Backslashes, control characters and bytes above ASCII.
     pub(super) rare: u64,
-}
-
-/// What numbers without an exponent are made of: one bit per byte.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Numerals {
-    /// `0` to `9`.
-    pub(super) digits: u64,
-    /// `0`.
-    pub(super) zeros: u64,
-    /// `-`.
-    pub(super) minus: u64,
-    /// `.`.
-    pub(super) dots: u64,
 }
 
 /// Sixty-four bytes at a time.
@@ -94,10 +81,12 @@ pub(super) trait Simd: Copy {
     fn load_front(self, bytes: &[u8]) -> Self::Block;
     /// The few classes of its bytes that most blocks need.
     fn plain(self, block: Self::Block) -> Plain;
-    /// What numbers are made of.
-    fn numerals(self, block: Self::Block) -> Numerals;
+    /// Digits.
+    fn digits(self, block: Self::Block) -> u64;
     /// Classes of its bytes.
     fn masks(self, block: Self::Block) -> Masks;
+    /// Line feeds.
+    fn line_feeds(self, block: Self::Block) -> u64;
     /// Opening and closing braces.
     fn braces(self, block: Self::Block) -> (u64, u64);
     /// Bytes that may follow a backslash in a string, `u` included, and `u` alone.
@@ -118,11 +107,11 @@ pub(super) trait Simd: Copy {
     ) -> Self::Waiting;
     /// Stores what waits of `count` tokens. What is behind them in `tokens` is of no meaning.
     fn store(self, waiting: Self::Waiting, count: usize, tokens: &mut Tokens);
-    /// A number by which to look up the first `count` of `tokens`. Strangers may find tokens of one number: that costs a
-    /// walk over the grammar, as a new shape does.
-    fn hash(self, tokens: &Tokens, count: usize) -> u32;
-    /// Whether the first `count` bytes of both are equal.
-    fn equal(self, tokens: &Tokens, other: &Tokens, count: usize) -> bool;
+    /// A number by which to look up the first `count` of `tokens`, behind which there is room for a block. Strangers may
+    /// find tokens of one number: that costs a walk over the grammar, as a new shape does.
+    fn hash(self, tokens: &[u8], count: usize) -> u32;
+    /// Whether the first `count` of both are equal, behind which there is room for a block.
+    fn equal(self, tokens: &[u8], other: &[u8], count: usize) -> bool;
     /// Runs `work` in a function of its own, compiled for this instruction set: what is rare should not take up registers
     /// where it is not needed.
     fn run<W: Work>(self, work: W) -> W::Output;

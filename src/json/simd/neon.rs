@@ -5,7 +5,7 @@ use std::arch::aarch64::*;
 
 use super::gather::MOVES;
 use super::portable::{self, prefix_xor};
-use super::{BLOCK_BYTES, Masks, Numerals, Plain, Simd, Tokens, Work};
+use super::{BLOCK_BYTES, Masks, Plain, Simd, Tokens, Work};
 
 /// Exists only where [`Neon::detect`] found every feature used here.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -153,17 +153,10 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
-    fn numerals(self, block: Self::Block) -> Numerals {
+    fn digits(self, block: Self::Block) -> u64 {
         let [a, b, c, d] = block;
         // SAFETY: `self` proves NEON.
-        unsafe {
-            Numerals {
-                digits: mask([is_digit(a), is_digit(b), is_digit(c), is_digit(d)]),
-                zeros: equal(block, b'0'),
-                minus: equal(block, b'-'),
-                dots: equal(block, b'.'),
-            }
-        }
+        unsafe { mask([is_digit(a), is_digit(b), is_digit(c), is_digit(d)]) }
     }
 
     #[inline(always)]
@@ -184,6 +177,12 @@ impl Simd for Neon {
                 line_feed: equal(block, b'\n'),
             }
         }
+    }
+
+    #[inline(always)]
+    fn line_feeds(self, block: Self::Block) -> u64 {
+        // SAFETY: `self` proves NEON.
+        unsafe { equal(block, b'\n') }
     }
 
     #[inline(always)]
@@ -237,12 +236,12 @@ impl Simd for Neon {
     fn store(self, (): (), _: usize, _: &mut Tokens) {}
 
     #[inline(always)]
-    fn hash(self, tokens: &Tokens, count: usize) -> u32 {
+    fn hash(self, tokens: &[u8], count: usize) -> u32 {
         portable::hash(tokens, count)
     }
 
     #[inline(always)]
-    fn equal(self, tokens: &Tokens, other: &Tokens, count: usize) -> bool {
+    fn equal(self, tokens: &[u8], other: &[u8], count: usize) -> bool {
         tokens[..count] == other[..count]
     }
 

@@ -1,6 +1,6 @@
 //! The block operations on a table and words of 64 bits, eight bytes at a time: for CPUs without vectors, and for Miri. Pure.
 
-use super::{BLOCK_BYTES, Masks, Numerals, Plain, Simd, TOKENS_ROOM, Tokens, Work};
+use super::{BLOCK_BYTES, Masks, Plain, Simd, Tokens, Work};
 
 /// Moves bit 8 * i to bit 56 + i, for each i.
 const GATHER: u64 = 0x0102_0408_1020_4080;
@@ -114,7 +114,7 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
-    fn numerals(self, block: Self::Block) -> Numerals {
+    fn digits(self, block: Self::Block) -> u64 {
         let mut digits = 0;
         for (eighth, word) in words_of(&block).iter().enumerate() {
             // Digits become 0 to 9, and what is more reaches the top bit. No byte carries into the next.
@@ -122,7 +122,7 @@ impl Simd for Portable {
             let others = ((values & !(LOWEST << 7)) + 0x76 * LOWEST) | values;
             digits |= ((!others >> 7 & LOWEST).wrapping_mul(GATHER) >> 56) << (8 * eighth);
         }
-        Numerals { digits, zeros: equal(&block, b'0'), minus: equal(&block, b'-'), dots: equal(&block, b'.') }
+        digits
     }
 
     #[inline(always)]
@@ -137,6 +137,11 @@ impl Simd for Portable {
             high: mask(&classes, HIGH),
             line_feed: mask(&classes, LINE_FEED),
         }
+    }
+
+    #[inline(always)]
+    fn line_feeds(self, block: Self::Block) -> u64 {
+        equal(&block, b'\n')
     }
 
     #[inline(always)]
@@ -175,12 +180,12 @@ impl Simd for Portable {
     fn store(self, (): (), _: usize, _: &mut Tokens) {}
 
     #[inline(always)]
-    fn hash(self, tokens: &Tokens, count: usize) -> u32 {
+    fn hash(self, tokens: &[u8], count: usize) -> u32 {
         hash(tokens, count)
     }
 
     #[inline(always)]
-    fn equal(self, tokens: &Tokens, other: &Tokens, count: usize) -> bool {
+    fn equal(self, tokens: &[u8], other: &[u8], count: usize) -> bool {
         tokens[..count] == other[..count]
     }
 
@@ -216,8 +221,7 @@ static MULTIPLIERS: [u64; HASHED_WORDS_MAX] = {
 
 /// A sum of products, which the CPU forms side by side.
 #[inline(always)]
-pub(super) fn hash(tokens: &Tokens, count: usize) -> u32 {
-    const _: () = assert!(TOKENS_ROOM.is_multiple_of(8), "the last word is whole");
+pub(super) fn hash(tokens: &[u8], count: usize) -> u32 {
     let (words, _) = tokens.as_chunks::<8>();
     let whole = count / 8;
     let mut sum = (count as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);

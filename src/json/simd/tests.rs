@@ -51,20 +51,13 @@ impl Work for Check<'_> {
         let masks = masks_by_byte(bytes);
         let plain = simd.plain(block);
         assert_eq!(plain.rare, masks.backslash | masks.control | masks.high, "{name}: {bytes:?}");
-        // All ones if there is no rare byte.
-        let before_rare = (plain.rare & plain.rare.wrapping_neg()).wrapping_sub(1);
         for (ours, expected) in
             [(plain.quote, masks.quote), (plain.separator, masks.separator), (plain.structural, masks.structural)]
         {
-            assert_eq!((ours ^ expected) & before_rare, 0, "{name}: {bytes:?}");
+            assert_eq!((ours ^ expected) & !plain.rare, 0, "{name}: {bytes:?}");
         }
-        let numerals = Numerals {
-            digits: bits(bytes, |byte| byte.is_ascii_digit()),
-            zeros: bits(bytes, |byte| byte == b'0'),
-            minus: bits(bytes, |byte| byte == b'-'),
-            dots: bits(bytes, |byte| byte == b'.'),
-        };
-        assert_eq!(simd.numerals(block), numerals, "{name}: {bytes:?}");
+        assert_eq!(simd.line_feeds(block), masks.line_feed, "{name}: {bytes:?}");
+        assert_eq!(simd.digits(block), bits(bytes, |byte| byte.is_ascii_digit()), "{name}: {bytes:?}");
         let braces = (bits(bytes, |byte| byte == b'{'), bits(bytes, |byte| byte == b'}'));
         assert_eq!(simd.braces(block), braces, "{name}: {bytes:?}");
         let letters = bits(bytes, |byte| b"\"\\/bfnrtu".contains(&byte));
@@ -180,15 +173,15 @@ fn tokens_of_many_blocks_stand_in_their_order() {
 }
 
 /// Whether two strings of tokens are equal, and their hashes.
-struct Equal<'a>(&'a Tokens, &'a Tokens, usize);
+struct Equal<'a>(&'a [u8], &'a [u8], usize);
 
 impl Work for Equal<'_> {
     type Output = (bool, bool);
 
     #[inline(always)]
     fn with<S: Simd>(self, simd: S) -> (bool, bool) {
-        let same_hash = simd.hash(self.0, self.2) == simd.hash(self.1, self.2);
-        (simd.equal(self.0, self.1, self.2), same_hash)
+        let Self(left, right, count) = self;
+        (simd.equal(left, right, count), simd.hash(left, count) == simd.hash(right, count))
     }
 }
 
@@ -196,7 +189,8 @@ impl Work for Equal<'_> {
 fn one_byte_of_difference_anywhere_is_seen_and_what_is_behind_is_not() {
     let mut left = [0; TOKENS_ROOM];
     for (at, byte) in left.iter_mut().enumerate() {
-        *byte = at as u8;
+        // Nothing that is folded.
+        *byte = b'a' + (at % 16) as u8;
     }
     for len in (1..300).step_by(if cfg!(miri) { 67 } else { 1 }).chain([TOKENS_MAX]) {
         for level in Level::all() {
@@ -204,7 +198,7 @@ fn one_byte_of_difference_anywhere_is_seen_and_what_is_behind_is_not() {
             right[len..].fill(0xee);
             assert_eq!(level.run(Equal(&left, &right, len)), (true, true), "{level}: {len} bytes");
             for at in (0..len).step_by(if len < 300 && !cfg!(miri) { 1 } else { 61 }) {
-                right[at] ^= 1 << (at % 8);
+                right[at] ^= 1 << (at % 3);
                 // The hash need not tell them apart, but should where it looks.
                 let (is_equal, same_hash) = level.run(Equal(&left, &right, len));
                 assert!(!is_equal, "{level}: byte {at} of {len}");
