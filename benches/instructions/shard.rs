@@ -105,7 +105,7 @@ impl Shard {
         // As if each turn took so long that the shard is busy for three tenths of the time: there is a rate, and room below it.
         self.now_ns += 100_000;
         let times = TurnTimes { turn_ns: 30_000, enter_ns: 70_000, worked: true, blocked: true };
-        if self.ctx.door.turned(self.now_ns, &times, |_| Facts::default()).ticked {
+        if self.ctx.door.turned(self.now_ns, &times, Facts::default).ticked {
             self.ctx.door.publish(self.now_ns, &self.ctx.server.shards[usize::from(self.ctx.shard.0)]);
         }
         for conversation in &mut self.conversations {

@@ -4,7 +4,7 @@ use super::budget::Budget;
 use super::controller::Controller;
 use super::fair::{FairShares, Share, Standing};
 use super::hold::Hold;
-use super::lag::LagGuard;
+use super::lag::{LagGuard, Progress};
 use super::meter::{Meter, Turn};
 use super::retry::RetryAfter;
 use super::{PPM, TICK_NS};
@@ -95,15 +95,15 @@ pub struct Config {
     pub lag_target_ns: u64,
     /// Requests in flight from which on others are refused.
     pub in_flight_max: u32,
-    /// Seeds the spread of `Retry-After`.
+    /// Seeds the spread of `Retry-After` and of holds.
     pub seed: u64,
 }
 
 /// What the shard knows of itself at the end of a turn, besides its times.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
-    /// Age of the oldest chunk that is not durable, in nanoseconds.
-    pub lag_ns: u64,
+    /// How far shard and writer are.
+    pub progress: Progress,
     /// Bytes of the log buffer in use, and all of them.
     pub log_buffer: (u64, u64),
     /// Bytes of the pool in use, and all of them.
@@ -151,6 +151,8 @@ pub struct Admission {
     retry: RetryAfter,
     refilled_ns: u64,
     in_flight: u32,
+    /// Charged since the start.
+    work: u64,
     facts: Facts,
     refused_in_step: bool,
     refused_at_ns: Option<u64>,
@@ -167,12 +169,13 @@ impl Admission {
             meter: Meter::default(),
             controller: Controller::new(config.target),
             lag: LagGuard::new(config.lag_target_ns),
-            hold: Hold::new(refusing),
+            hold: Hold::new(refusing, config.seed),
             budget: Budget::default(),
             fair: FairShares::default(),
             retry: RetryAfter::new(config.seed),
             refilled_ns: 0,
             in_flight: 0,
+            work: 0,
             facts: Facts::default(),
             refused_in_step: false,
             refused_at_ns: None,
@@ -186,8 +189,9 @@ impl Admission {
             return false;
         }
         self.facts = facts();
-        self.controller.step(&self.meter, ticks, std::mem::take(&mut self.refused_in_step));
-        self.lag.step(now_ns, self.facts.lag_ns, self.meter.work());
+        let refused = std::mem::take(&mut self.refused_in_step);
+        self.controller.step(&self.meter, ticks, refused);
+        self.lag.step(now_ns, ticks, self.facts.progress, self.work, refused);
         self.hold.step(self.meter.refusing_lasting(), ticks);
         true
     }
@@ -251,6 +255,7 @@ impl Admission {
 
     /// Counts work taken on for an admitted request.
     pub fn charge(&mut self, now_ns: u64, share: &mut Share, work: u64) {
+        self.work = self.work.saturating_add(work);
         self.meter.count_work(work);
         self.budget.charge(work);
         share.charge(now_ns, work);
@@ -273,10 +278,16 @@ impl Admission {
     /// Seconds after which a refused client is to come again.
     pub fn retry_after_s(&mut self) -> u32 {
         let debt_ns = self.rate().map_or(0, |(rate, _)| self.budget.paid_in_ns(rate));
-        self.retry.seconds(debt_ns.max(self.facts.lag_ns), self.meter.admit_share())
+        self.retry.seconds(debt_ns.max(self.lag.age_ns()), self.meter.admit_share())
     }
 
-    /// Nanoseconds for which a connection that was just refused is to be left unread; 0: not at all.
+    /// Nanoseconds for which a connection that was just refused is to be left unread; 0: not at all. Drawn around
+    /// [`Admission::hold_ns`].
+    pub fn draw_hold_ns(&mut self) -> u64 {
+        self.hold.draw_ns()
+    }
+
+    /// Nanoseconds for which connections that are refused now are left unread on average; 0: not at all.
     #[must_use]
     pub fn hold_ns(&self) -> u64 {
         self.hold.ns()
@@ -306,7 +317,7 @@ impl Admission {
         let share = |(used, all): (u64, u64)| used.saturating_mul(PPM) / all.max(1);
         Pressure {
             utilization: share((self.meter.serving_fast(), self.controller.target())),
-            lag: share((self.facts.lag_ns, self.lag.target_ns())),
+            lag: share((self.lag.age_ns(), self.lag.target_ns())),
             concurrency: share((self.in_flight.into(), self.config.in_flight_max.into())),
             log_buffer: share(self.facts.log_buffer),
             chunks: share(self.facts.chunks),
@@ -317,7 +328,7 @@ impl Admission {
     /// Whether nothing is left to fade: figures that nobody changes stay as they are.
     #[must_use]
     pub fn is_quiet(&self) -> bool {
-        self.meter.is_quiet() && self.hold.ns() == 0 && self.lag.rate().is_none() && self.facts.lag_ns == 0
+        self.meter.is_quiet() && self.hold.ns() == 0 && self.lag.rate().is_none() && self.lag.age_ns() == 0
     }
 
     /// How busy the shard is.
@@ -332,10 +343,10 @@ impl Admission {
         self.rate().map(|(rate, _)| rate)
     }
 
-    /// What the shard said of itself last.
+    /// Age of the oldest chunk that is not durable, in nanoseconds.
     #[must_use]
-    pub fn facts(&self) -> &Facts {
-        &self.facts
+    pub fn lag_ns(&self) -> u64 {
+        self.lag.age_ns()
     }
 }
 
@@ -425,12 +436,14 @@ mod tests {
         let mut admission = Admission::new(CONFIG);
         let mut share = Share::default();
         let mut now_ns = 0;
-        let late = || Facts { lag_ns: 150_000_000, ..Facts::default() };
+        // Nothing ever becomes durable.
+        let progress = Progress { open: Some(crate::base::Seq(2)), durable: crate::base::Seq(1) };
+        let late = || Facts { progress, ..Facts::default() };
         let mut refused = None;
         for tick in 0..3000 {
             match admission.judge(now_ns, Priority::Normal, &mut share, 1) {
                 Ok(()) => {
-                    admission.charge(now_ns, &mut share, 1000);
+                    admission.charge(now_ns, &mut share, 10_000);
                     admission.finished(1);
                 }
                 Err(reason) => refused = refused.or(Some((tick, reason))),
@@ -440,8 +453,8 @@ mod tests {
         }
         let (tick, reason) = refused.unwrap();
         assert!((100..400).contains(&tick) && reason == Refusal::Lag, "{tick} {reason:?}");
-        assert_eq!(admission.pressure().lag, 1_500_000);
-        assert_eq!(admission.pressure().worst(), 1_500_000);
+        assert_eq!((admission.lag_ns(), admission.pressure().lag), (2_999 * TICK_NS, 29_990_000));
+        assert_eq!(admission.pressure().worst(), 29_990_000);
     }
 
     #[test]

@@ -21,7 +21,7 @@
 //! would take the rate down by the same factor again and again. So the rate ends at [`RATE_MIN`].
 
 use super::meter::Meter;
-use super::{PPM, REQUEST_WORK};
+use super::{PPM, RATE_MIN};
 
 /// Below this share of the core the cost of work is not measured: it would be the cost of an almost idle loop.
 const SERVING_MEASURED_MIN: u64 = PPM / 50;
@@ -32,9 +32,6 @@ const INTEGRAL: i64 = PPM as i64 / 200;
 /// Bounds of the trim. Below, because a wrong feedforward must not stop the server; above, because it must not flood it.
 const TRIM_MIN: i64 = PPM as i64 / 2;
 const TRIM_MAX: i64 = PPM as i64 * 5 / 4;
-/// The lowest rate: 250 small requests in a second, about a thousandth of a core. A server that admits nothing would never
-/// find out that it could.
-const RATE_MIN: u64 = REQUEST_WORK / 4;
 /// The error counts at most this much in one step of the integral: saturation shows as 1/target and no more, and a long
 /// turn counts as its time.
 const TICKS_PER_STEP_MAX: u64 = 50;

@@ -3,9 +3,12 @@
 //! Refusing costs, too: reading the request and answering it. A client that comes again at once can have a shard do
 //! nothing but refuse. So refusing has a budget, a share of the core beside the target; while it costs more, each refused
 //! connection is left unread for a while, so that TCP pushes back. That while grows until the budget holds and fades
-//! when it does. It is never longer than the shortest `Retry-After`: who heeds that header never notices.
+//! when it does. It is never longer than the shortest `Retry-After`: who heeds that header never notices. Each hold is drawn
+//! from half to one and a half times that while: connections that were refused in one turn would otherwise come back in one
+//! turn, be refused together again, and leave the shard without anybody to serve in between.
 
 use super::PPM;
+use super::retry::Dice;
 
 /// The longest hold: one second, the shortest `Retry-After`.
 pub const HOLD_NS_MAX: u64 = 1_000_000_000;
@@ -27,17 +30,18 @@ const TICKS_PER_STEP_MAX: u64 = 2000;
 pub struct Hold {
     budget: u64,
     ns: u64,
+    dice: Dice,
 }
 
 impl Hold {
-    /// For a budget in parts per million of a core.
+    /// For a budget in parts per million of a core; holds are drawn from `seed`.
     ///
     /// # Panics
     /// If it is 0.
     #[must_use]
-    pub fn new(budget: u64) -> Self {
+    pub fn new(budget: u64, seed: u64) -> Self {
         assert!(budget > 0, "refusing is never free");
-        Self { budget, ns: 0 }
+        Self { budget, ns: 0, dice: Dice::new(seed) }
     }
 
     /// Takes in the share of the core that refusing has been taking for a while: a burst is no reason to hold anybody, who
@@ -58,7 +62,15 @@ impl Hold {
         }
     }
 
-    /// Nanoseconds for which a refused connection is to be left unread; 0: not at all.
+    /// Nanoseconds for which a connection that was just refused is to be left unread; 0: not at all.
+    pub fn draw_ns(&mut self) -> u64 {
+        if self.ns == 0 {
+            return 0;
+        }
+        (self.ns / 2 + self.dice.below(self.ns + 1)).min(HOLD_NS_MAX)
+    }
+
+    /// What is drawn on average, but for the bound.
     #[must_use]
     pub fn ns(&self) -> u64 {
         self.ns
@@ -77,14 +89,14 @@ mod tests {
 
     #[test]
     fn within_its_budget_refusing_holds_nobody() {
-        let mut hold = Hold::new(200_000);
+        let mut hold = Hold::new(200_000, 5);
         hold.step(200_000, 10_000);
         assert_eq!(hold.ns(), 0);
     }
 
     #[test]
     fn beyond_it_holds_grow_to_their_bound_and_fade_again() {
-        let mut hold = Hold::new(200_000);
+        let mut hold = Hold::new(200_000, 5);
         hold.step(400_000, 70);
         assert!((380_000..440_000).contains(&hold.ns()), "doubled: {}", hold.ns());
         hold.step(1_000_000, 1000);
@@ -93,5 +105,21 @@ mod tests {
         assert!(hold.ns().abs_diff(HOLD_NS_MAX / 2) < 10_000_000, "halved: {}", hold.ns());
         hold.step(0, u64::MAX);
         assert_eq!(hold.ns(), 0);
+    }
+
+    #[test]
+    fn holds_are_spread_and_bounded() {
+        let mut hold = Hold::new(200_000, 5);
+        assert_eq!(hold.draw_ns(), 0);
+        hold.step(400_000, 70);
+        let (mean, drawn) = (hold.ns(), (0..4000).map(|_| hold.draw_ns()).collect::<Vec<_>>());
+        assert!(drawn.iter().all(|ns| (mean / 2..=mean * 3 / 2).contains(ns)));
+        assert!((drawn.iter().sum::<u64>() / 4000).abs_diff(mean) < mean / 50);
+        for part in 0..4 {
+            let from = mean / 2 + part * mean / 4;
+            assert!(drawn.iter().filter(|ns| (from..from + mean / 4).contains(ns)).count().abs_diff(1000) < 150);
+        }
+        hold.step(PPM, 10_000);
+        assert!((0..1000).all(|_| (HOLD_NS_MAX / 2..=HOLD_NS_MAX).contains(&hold.draw_ns())));
     }
 }

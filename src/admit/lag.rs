@@ -2,76 +2,111 @@
 //! Shard thread; pure.
 //!
 //! A shard can be far below its target while the disk is behind: then chunks queue, up to the log buffer, and every
-//! answer waits behind all of them. The guard follows CoDel (RFC 8289): a queue that empties now and then is a good queue;
-//! one whose age stays above the target for a whole interval is standing, and is taken down by admitting less, in steps
-//! that come faster (interval / √n) as long as it stands.
+//! answer waits behind all of them. Like CoDel (RFC 8289) the guard looks at the age of the queue and not at its length, and
+//! leaves a queue alone that empties now and then: only one whose age stays above the target for a whole interval is
+//! standing. What it does then CoDel cannot: while a queue stands, what becomes durable is what the disk can take, so the
+//! rate follows that instead of being searched for.
+//!
+//! ```text
+//! rate = work made durable, over 100 ms × (1 + (half the target - age) / (2 × target)), the factor within 1/8 and 5/4
+//! ```
+//!
+//! With the factor at 1 the queue stands still; the age closes half of its distance to half the target within 1.4 targets.
+//! A queue that is gone leaves only the factor of 5/4, and the rate grows with what it lets through, a factor of e every
+//! 400 ms: faster, every 100 ms, up to three quarters of what the disk took when the queue began, because a disk that
+//! stood still and runs again is as fast as it was. After half a second without a queue and without anybody refused the
+//! guard lets go.
 
 use std::collections::VecDeque;
 
-use super::TICK_NS;
+use super::ewma::{Decay, Mean};
+use super::{PPM, RATE_MIN, TICK_NS};
 use crate::base::Seq;
 
 /// How long the age must stay above its target before the guard acts: longer than any group commit of a healthy disk.
 const INTERVAL_NS: u64 = 100 * TICK_NS;
-/// One step down leaves this much: 7/8.
-const STEP_DOWN: (u64, u64) = (7, 8);
-/// Steps up come every interval below the target, by 1/16: slower than down, because the queue that a step too far leaves
-/// takes longer to empty than it took to grow. Up to [`KNOWN_GOOD`] of what the disk could not take when the queue began,
-/// the n-th is by n/16: a disk that stood still and runs again is as fast as it was, and ten such steps, a second, come to
-/// a factor of 17.
-const STEP_UP: u64 = 16;
+/// How long nothing must have been in its way before it lets go.
+const LET_GO_NS: u64 = 5 * INTERVAL_NS;
+/// Bounds of the factor, and its value for a queue of no age.
+const FACTOR_MIN: i64 = PPM as i64 / 8;
+const FACTOR_MAX: i64 = PPM as i64 * 5 / 4;
+/// The factor while the rate is far below what the disk took before: its mean grows by e every 100 ms.
+const FACTOR_KNOWN_GOOD: i64 = PPM as i64 * 2;
 /// A disk that could almost take so much can take three quarters of it.
 const KNOWN_GOOD: (u64, u64) = (3, 4);
-/// However long a queue stands, this part of what was admitted when the guard first acted is still admitted: what is never
-/// tried is never found to work again.
-const LEFT_AT_LEAST: u64 = 32;
-/// With this many times the admitted work allowed, the guard is of no effect and is let go.
-const LET_GO_AT: u64 = 2;
 /// Marks kept: chunks are marked once per tick at most, so this covers a lag of 64 ms exactly; older queues are marked
 /// more coarsely.
 const MARKS_MAX: usize = 64;
 
-/// When chunks were first seen open, to tell the age of the oldest one that is not durable.
-#[derive(Clone, Debug)]
-pub struct LagMarks {
-    marks: VecDeque<(Seq, u64)>,
+/// How far a shard and its writer are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// The chunk being filled, if it holds events.
+    pub open: Option<Seq>,
+    /// The last durable one.
+    pub durable: Seq,
 }
 
-impl Default for LagMarks {
+/// When chunks were first seen open, and how much work had been taken on then.
+#[derive(Clone, Debug)]
+struct Marks {
+    marks: VecDeque<Mark>,
+    durable_work: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Mark {
+    seq: Seq,
+    since_ns: u64,
+    /// Taken on before this chunk was seen.
+    work: u64,
+}
+
+impl Default for Marks {
     fn default() -> Self {
-        Self { marks: VecDeque::with_capacity(MARKS_MAX) }
+        Self { marks: VecDeque::with_capacity(MARKS_MAX), durable_work: 0 }
     }
 }
 
-impl LagMarks {
-    /// Takes in how far the shard and the writer are: `open` is the chunk being filled, if it holds events, `durable` the
-    /// last durable one. Returns the age of the oldest marked chunk that is not durable, in nanoseconds.
-    pub fn look(&mut self, now_ns: u64, open: Option<Seq>, durable: Seq) -> u64 {
-        while self.marks.front().is_some_and(|(seq, _)| *seq <= durable) {
+impl Marks {
+    /// Takes in how far things are when `work` has been taken on in all. Returns the age of the oldest marked chunk that is
+    /// not durable, in nanoseconds, and the work that has become durable since the last look.
+    fn look(&mut self, now_ns: u64, progress: Progress, work: u64) -> (u64, u64) {
+        while self.marks.front().is_some_and(|mark| mark.seq <= progress.durable) {
             self.marks.pop_front();
         }
-        if let Some(open) = open
+        if let Some(open) = progress.open
             && self.marks.len() < MARKS_MAX
-            && self.marks.back().is_none_or(|(seq, _)| *seq < open)
+            && self.marks.back().is_none_or(|mark| mark.seq < open)
         {
-            self.marks.push_back((open, now_ns));
+            self.marks.push_back(Mark { seq: open, since_ns: now_ns, work });
         }
-        self.marks.front().map_or(0, |(_, since_ns)| now_ns.saturating_sub(*since_ns))
+        let oldest = self.marks.front();
+        let durable_work = oldest.map_or(work, |mark| mark.work).max(self.durable_work);
+        let more = durable_work - std::mem::replace(&mut self.durable_work, durable_work);
+        (oldest.map_or(0, |mark| now_ns.saturating_sub(mark.since_ns)), more)
     }
+}
+
+/// What the guard does while the disk is behind.
+#[derive(Clone, Copy, Debug)]
+struct Acting {
+    rate: u64,
+    /// What the disk took per tick when the queue began, or the most since.
+    known_good: u64,
+    /// Since when there was neither a queue nor anybody refused.
+    clear_since_ns: Option<u64>,
 }
 
 /// See the module text.
 #[derive(Clone, Debug)]
 pub struct LagGuard {
     target_ns: u64,
+    marks: Marks,
+    age_ns: u64,
+    durable: Mean,
     above_since_ns: Option<u64>,
-    below_since_ns: u64,
-    next_step_ns: u64,
-    steps: u32,
-    steps_up: u64,
-    least: u64,
-    known_good: u64,
-    rate: Option<u64>,
+    acting: Option<Acting>,
 }
 
 impl LagGuard {
@@ -80,56 +115,51 @@ impl LagGuard {
     pub fn new(target_ns: u64) -> Self {
         Self {
             target_ns,
+            marks: Marks::default(),
+            age_ns: 0,
+            durable: Mean::new(Decay::SLOW),
             above_since_ns: None,
-            below_since_ns: 0,
-            next_step_ns: 0,
-            steps: 0,
-            steps_up: 0,
-            least: 1,
-            known_good: 0,
-            rate: None,
+            acting: None,
         }
     }
 
-    /// Takes in the age of the oldest chunk and the work now admitted per tick.
-    pub fn step(&mut self, now_ns: u64, age_ns: u64, work: u64) {
+    /// Takes in, after `ticks` more ticks, how far things are when `work` has been taken on in all, and whether anything was
+    /// `refused` since the last step.
+    pub fn step(&mut self, now_ns: u64, ticks: u64, progress: Progress, work: u64, refused: bool) {
+        let (age_ns, durable) = self.marks.look(now_ns, progress, work);
+        self.age_ns = age_ns;
+        self.durable.take(durable / ticks.max(1), ticks);
         if age_ns < self.target_ns {
-            if self.above_since_ns.take().is_some() {
-                (self.steps, self.steps_up) = (0, 0);
-                self.below_since_ns = now_ns;
+            self.above_since_ns = None;
+        } else {
+            let since_ns = *self.above_since_ns.get_or_insert(now_ns);
+            if self.acting.is_none() && now_ns - since_ns >= INTERVAL_NS {
+                self.acting = Some(Acting { rate: 0, known_good: 0, clear_since_ns: None });
             }
-            if let Some(rate) = self.rate
-                && now_ns.saturating_sub(self.below_since_ns) >= INTERVAL_NS
-            {
-                self.below_since_ns = now_ns;
-                self.steps_up += 1;
-                let sixteenths = if rate < self.known_good { self.steps_up } else { 1 };
-                let raised = rate.saturating_mul(STEP_UP + sixteenths) / STEP_UP + 1;
-                self.rate = (raised < work.saturating_mul(LET_GO_AT).max(1)).then_some(raised);
-            }
+        }
+        let Some(acting) = &mut self.acting else { return };
+        let clear = age_ns < self.target_ns && !refused;
+        acting.clear_since_ns = acting.clear_since_ns.or(Some(now_ns)).filter(|_| clear);
+        if acting.clear_since_ns.is_some_and(|since_ns| now_ns - since_ns >= LET_GO_NS) {
+            self.acting = None;
             return;
         }
-        if self.above_since_ns.is_none() {
-            self.above_since_ns = Some(now_ns);
-            self.next_step_ns = now_ns + INTERVAL_NS;
-        } else if now_ns >= self.next_step_ns {
-            self.steps += 1;
-            self.next_step_ns = now_ns + INTERVAL_NS / u64::from(self.steps.isqrt().max(1));
-            let from = self.rate.map_or(work, |rate| rate.min(work.max(1)));
-            if self.steps == 1 {
-                self.known_good = from * KNOWN_GOOD.0 / KNOWN_GOOD.1;
-            }
-            if self.rate.is_none() {
-                self.least = (work / LEFT_AT_LEAST).max(1);
-            }
-            self.rate = Some((from * STEP_DOWN.0 / STEP_DOWN.1).max(self.least));
-        }
+        let durable = self.durable.get();
+        acting.known_good = acting.known_good.max(durable);
+        let factor = factor(age_ns, self.target_ns, durable < acting.known_good * KNOWN_GOOD.0 / KNOWN_GOOD.1);
+        acting.rate = ((u128::from(durable) * factor as u128 / u128::from(PPM)) as u64).max(RATE_MIN);
     }
 
     /// Work that may be admitted per tick; `None` while the disk keeps up.
     #[must_use]
     pub fn rate(&self) -> Option<u64> {
-        self.rate
+        self.acting.map(|acting| acting.rate)
+    }
+
+    /// The age of the oldest chunk that is not durable, in nanoseconds.
+    #[must_use]
+    pub fn age_ns(&self) -> u64 {
+        self.age_ns
     }
 
     /// The age the guard keeps to, in nanoseconds.
@@ -139,65 +169,124 @@ impl LagGuard {
     }
 }
 
+/// What of the durable work may be admitted, in parts per million.
+fn factor(age_ns: u64, target_ns: u64, far_below: bool) -> i64 {
+    let age = u64::try_from(u128::from(age_ns) * u128::from(PPM) / u128::from(target_ns.max(1))).unwrap_or(u64::MAX);
+    let half = PPM as i64 / 2;
+    let age = age.min(8 * PPM) as i64;
+    if far_below && age < half {
+        return FACTOR_KNOWN_GOOD;
+    }
+    (PPM as i64 + (half - age) / 2).clamp(FACTOR_MIN, FACTOR_MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     const MS: u64 = 1_000_000;
 
+    fn at(open: Option<u64>, durable: u64) -> Progress {
+        Progress { open: open.map(Seq), durable: Seq(durable) }
+    }
+
     #[test]
     fn the_age_is_that_of_the_oldest_chunk_not_yet_durable() {
-        let mut marks = LagMarks::default();
-        assert_eq!(marks.look(0, None, Seq(4)), 0, "nothing is underway");
-        assert_eq!(marks.look(5 * MS, Some(Seq(5)), Seq(4)), 0);
-        assert_eq!(marks.look(7 * MS, Some(Seq(6)), Seq(4)), 2 * MS);
-        assert_eq!(marks.look(9 * MS, Some(Seq(9)), Seq(5)), 2 * MS, "5 is durable, 6 was seen at 7 ms");
-        assert_eq!(marks.look(10 * MS, None, Seq(9)), 0);
+        let mut marks = Marks::default();
+        assert_eq!(marks.look(0, at(None, 4), 100), (0, 100), "nothing is underway");
+        assert_eq!(marks.look(5 * MS, at(Some(5), 4), 130), (0, 30), "what came before it");
+        assert_eq!(marks.look(7 * MS, at(Some(6), 4), 190), (2 * MS, 0));
+        assert_eq!(marks.look(9 * MS, at(Some(9), 5), 200), (2 * MS, 60), "5 is durable, 6 was seen at 7 ms");
+        assert_eq!(marks.look(10 * MS, at(None, 9), 200), (0, 10));
         for tick in 0..1000 {
-            marks.look((100 + tick) * MS, Some(Seq(10 + tick)), Seq(9));
+            marks.look((100 + tick) * MS, at(Some(10 + tick), 9), 200 + tick);
         }
-        assert_eq!(marks.look(1200 * MS, None, Seq(9)), 1100 * MS, "a bounded list still knows the oldest");
+        assert_eq!(marks.look(1200 * MS, at(None, 9), 1300).0, 1100 * MS, "a bounded list still knows the oldest");
+        assert_eq!(marks.look(1300 * MS, at(None, 2000), 1300), (0, 1100), "and no work is forgotten");
     }
 
-    #[test]
-    fn a_queue_that_empties_now_and_then_is_left_alone() {
-        let mut guard = LagGuard::new(50 * MS);
-        for tick in 0..10_000 {
-            let age_ns = if tick % 90 == 0 { 49 * MS } else { 80 * MS };
-            guard.step(tick * MS, age_ns, 1000);
-            assert_eq!(guard.rate(), None);
-        }
+    /// A disk of so much work per tick behind a guard with a target of 50 ms; a chunk per tick.
+    struct Queue {
+        guard: LagGuard,
+        tick: u64,
+        taken: u64,
+        /// Taken in all by the end of each chunk.
+        chunks: Vec<u64>,
+        durable: u64,
+        durable_work: u64,
     }
 
-    #[test]
-    fn a_standing_queue_is_taken_down_ever_faster_and_the_guard_lets_go_when_it_is_gone() {
-        let mut guard = LagGuard::new(50 * MS);
-        let mut falls = Vec::new();
-        for tick in 0..1500 {
-            let before = guard.rate();
-            guard.step(tick * MS, 60 * MS, 1000);
-            if guard.rate() != before {
-                falls.push(tick);
+    impl Queue {
+        fn new() -> Self {
+            let guard = LagGuard::new(50 * MS);
+            Self { guard, tick: 0, taken: 0, chunks: vec![0], durable: 0, durable_work: 0 }
+        }
+
+        /// A tick in which so much is offered; what was admitted.
+        fn tick(&mut self, offered: u64, disk: u64) -> u64 {
+            let admitted = self.guard.rate().map_or(offered, |rate| rate.min(offered));
+            self.tick += 1;
+            self.durable_work = (self.durable_work + disk).min(self.taken);
+            while self.chunks.get(self.durable as usize + 1).is_some_and(|end| *end <= self.durable_work) {
+                self.durable += 1;
+            }
+            let open = self.chunks.len() as u64;
+            let progress = at(Some(open), self.durable);
+            self.guard.step(self.tick * MS, 1, progress, self.taken, admitted < offered);
+            self.taken += admitted;
+            self.chunks.push(self.taken);
+            admitted
+        }
+
+        fn ticks(&mut self, ticks: u64, offered: u64, disk: u64) {
+            for _ in 0..ticks {
+                self.tick(offered, disk);
             }
         }
-        assert_eq!(falls[0], 100, "not before a whole interval");
-        assert!(falls[1] - falls[0] >= falls.last().unwrap() - falls[falls.len() - 2]);
-        assert!(guard.rate().unwrap() < 300);
-        for tick in 1500..8000 {
-            guard.step(tick * MS, 10 * MS, guard.rate().unwrap_or(2000).min(2000));
-        }
-        assert_eq!(guard.rate(), None);
     }
 
     #[test]
-    fn a_disk_that_stood_still_is_soon_used_again_in_full() {
-        let mut guard = LagGuard::new(50 * MS);
-        (0..20_000).for_each(|tick| guard.step(tick * MS, tick * MS, guard.rate().unwrap_or(3200)));
-        assert_eq!(guard.rate(), Some(100), "a little is always tried");
-        let recovered = (20_000..30_000).find(|tick| {
-            guard.step(tick * MS, 0, guard.rate().unwrap_or(3200).min(3200));
-            guard.rate().is_none_or(|rate| rate >= 3200)
-        });
-        assert!(recovered.is_some_and(|tick| tick < 22_000), "{recovered:?}");
+    fn a_disk_that_keeps_up_or_stalls_for_less_than_an_interval_is_left_alone() {
+        let mut queue = Queue::new();
+        for tick in 0..20_000 {
+            queue.tick(10_000, if tick % 400 < 90 { 0 } else { 20_000 });
+            assert_eq!(queue.guard.rate(), None, "{tick}");
+        }
+    }
+
+    #[test]
+    fn a_disk_that_is_too_slow_is_given_what_it_takes_and_the_queue_stays_short() {
+        for disk in [9_000, 5_000, 2_500] {
+            let mut queue = Queue::new();
+            queue.ticks(1_500, 10_000, disk);
+            let mut admitted = 0;
+            for tick in 0..3_000 {
+                admitted += queue.tick(10_000, disk);
+                assert!(queue.guard.age_ns() < 60 * MS, "disk {disk}, {tick}: {} ms", queue.guard.age_ns() / MS);
+            }
+            assert!(admitted > 3_000 * disk * 95 / 100, "disk {disk}: {admitted}");
+        }
+    }
+
+    #[test]
+    fn a_disk_that_stood_still_is_soon_used_again_in_full_and_the_guard_lets_go() {
+        let mut queue = Queue::new();
+        queue.ticks(500, 1_000_000, 2_000_000);
+        queue.ticks(20_000, 1_000_000, 0);
+        assert_eq!(queue.guard.rate(), Some(RATE_MIN), "a little is always tried");
+        let full = (0..5_000).find(|_| queue.tick(1_000_000, 2_000_000) == 1_000_000);
+        assert!(full.is_some_and(|ticks| ticks < 2_000), "{full:?}");
+        queue.ticks(1_000, 1_000_000, 2_000_000);
+        assert_eq!(queue.guard.rate(), None);
+    }
+
+    #[test]
+    fn a_queue_that_returns_when_the_guard_has_let_go_is_taken_down_again() {
+        let mut queue = Queue::new();
+        queue.ticks(2_000, 10_000, 5_000);
+        queue.ticks(2_000, 3_000, 5_000);
+        assert_eq!(queue.guard.rate(), None);
+        queue.ticks(2_000, 10_000, 5_000);
+        assert!(queue.guard.rate().is_some() && queue.guard.age_ns() < 60 * MS, "{}", queue.guard.age_ns());
     }
 }

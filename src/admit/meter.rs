@@ -207,7 +207,9 @@ mod tests {
     fn a_burst_of_refusals_does_not_last_and_neither_does_what_is_over() {
         let mut meter = Meter::default();
         let run = |meter: &mut Meter, ticks, refusing_ns| {
-            (0..ticks).for_each(|_| drop(meter.take(Turn { wall_ns: TICK_NS, busy_ns: TICK_NS, refusing_ns })));
+            for _ in 0..ticks {
+                meter.take(Turn { wall_ns: TICK_NS, busy_ns: TICK_NS, refusing_ns });
+            }
             (meter.refusing(), meter.refusing_lasting())
         };
         let (now, lasting) = run(&mut meter, 20, 800_000);

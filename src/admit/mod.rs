@@ -34,7 +34,7 @@ pub use credential::{Credential, KEY_BYTES_MAX};
 pub use ewma::{Decay, Mean, TICK_NS};
 pub use fair::{FairShares, Share, Standing};
 pub use hold::{HOLD_NS_MAX, Hold};
-pub use lag::{LagGuard, LagMarks};
+pub use lag::{LagGuard, Progress};
 pub use limit::{Bucket, Count, Found, Over, Published, Rate, Use, Uses};
 pub use meter::{Meter, Turn};
 pub use retry::RetryAfter;
@@ -47,3 +47,6 @@ pub const PPM: u64 = 1_000_000;
 /// as much. A request of one event takes some 3 µs and a byte of a long body some 0.8 ns, which is 4 KiB to a request.
 /// The controller corrects for what this gets wrong; it matters only for how fast a changed mix settles.
 pub const REQUEST_WORK: u64 = 4096;
+/// The lowest rate of admitted work per tick, whatever is measured: 250 small requests in a second, about a thousandth of a
+/// core. A server that admits nothing would never find out that it could.
+pub const RATE_MIN: u64 = REQUEST_WORK / 4;

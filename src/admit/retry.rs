@@ -1,32 +1,46 @@
-//! When a refused client is told to come again. Shard thread; pure: its dice are seeded.
+//! When a refused client is told to come again, and the dice it takes. Shard thread; pure: the dice are seeded.
 
 /// The longest a client is sent away for capacity, in seconds.
 const SECONDS_MAX: u64 = 30;
 
+/// Even, and predictable to who knows the seed: xorshift64 (Marsaglia 2003).
+#[derive(Clone, Debug)]
+pub(super) struct Dice(u64);
+
+impl Dice {
+    pub(super) fn new(seed: u64) -> Self {
+        Self(seed | 1)
+    }
+
+    /// From 0 up to and without `end`, which must be above 0 and below 2^31: a second in nanoseconds.
+    pub(super) fn below(&mut self, end: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        ((self.0 >> 32) * end) >> 32
+    }
+}
+
 /// See the module text.
 #[derive(Clone, Debug)]
 pub struct RetryAfter {
-    dice: u64,
+    dice: Dice,
 }
 
 impl RetryAfter {
     /// Dice of `seed`.
     #[must_use]
     pub fn new(seed: u64) -> Self {
-        Self { dice: seed | 1 }
+        Self { dice: Dice::new(seed) }
     }
 
     /// Seconds to wait: what it takes to work off what is there (`drain_ns`), and then somewhere within as many seconds as
     /// the load exceeds what is admitted (`admit_share` parts per million of it). If all came back at the same second,
     /// the next one would be as full as this.
     pub fn seconds(&mut self, drain_ns: u64, admit_share: u64) -> u32 {
-        // xorshift64 (Marsaglia 2003): the spread must be even, not unpredictable.
-        self.dice ^= self.dice << 13;
-        self.dice ^= self.dice >> 7;
-        self.dice ^= self.dice << 17;
         let drain = drain_ns.div_ceil(1_000_000_000).clamp(1, SECONDS_MAX);
         let spread = (super::PPM / admit_share.max(1)).clamp(1, SECONDS_MAX);
-        let seconds = drain + (self.dice >> 32) % (spread + 1);
+        let seconds = drain + self.dice.below(spread + 1);
         u32::try_from(seconds.min(SECONDS_MAX)).expect("bounded above")
     }
 }

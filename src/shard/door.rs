@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use super::request::Request;
 use crate::admit::{
-    Admission, Credential, Facts, LagMarks, Level, Over, Published, REQUEST_WORK, Refusal, TenantTable, TenantUse,
-    Traffic, Turn, Uses,
+    Admission, Credential, Facts, Level, Over, Published, REQUEST_WORK, Refusal, TenantTable, TenantUse, Traffic, Turn,
+    Uses,
 };
-use crate::base::{Seq, TenantId};
+use crate::base::TenantId;
 use crate::metrics::ShardMetrics;
 
 /// So much of a body is charged when it is admitted; the rest as it comes. A client that announces more and sends
@@ -57,7 +57,6 @@ pub struct Door {
     /// By tenant number, with room for every one there can be.
     states: Vec<TenantUse>,
     shard: usize,
-    marks: LagMarks,
     traffic: Traffic,
     /// A turn without work that entered the kernel: busy if the next one finds work, which then was done in there.
     unsettled: Turn,
@@ -75,7 +74,6 @@ impl Door {
             states: vec![TenantUse::default(); parts.uses.ids()],
             uses: parts.uses,
             shard: parts.shard,
-            marks: LagMarks::default(),
             traffic: Traffic::default(),
             unsettled: Turn::default(),
             turn_ns_max: 0,
@@ -152,7 +150,7 @@ impl Door {
 
     /// Takes in a turn of `turn_ns`, and what came after it: `enter_ns` in the kernel, of which the shard slept if it
     /// `blocked`. Returns the nanoseconds spent working and, among them, refusing; and whether the figures have changed.
-    pub fn turned(&mut self, now_ns: u64, times: &TurnTimes, facts: impl FnOnce(&mut LagMarks) -> Facts) -> Turned {
+    pub fn turned(&mut self, now_ns: u64, times: &TurnTimes, facts: impl FnOnce() -> Facts) -> Turned {
         let mut turn = std::mem::take(&mut self.unsettled);
         turn.wall_ns += times.turn_ns + times.enter_ns;
         if times.worked {
@@ -168,8 +166,7 @@ impl Door {
             turn.busy_ns = 0;
         }
         self.traffic = Traffic::default();
-        let marks = &mut self.marks;
-        let ticked = self.admission.turned(now_ns, turn, || facts(marks));
+        let ticked = self.admission.turned(now_ns, turn, facts);
         Turned { busy_ns: turn.busy_ns, refusing_ns: turn.refusing_ns, ticked }
     }
 
@@ -195,7 +192,7 @@ impl Door {
         metrics.pressure_log_buffer_ppm.set(pressure.log_buffer);
         metrics.pressure_chunks_ppm.set(pressure.chunks);
         metrics.pressure_pool_ppm.set(pressure.pool);
-        metrics.durable_lag_ns.set(admission.facts().lag_ns);
+        metrics.durable_lag_ns.set(admission.lag_ns());
         metrics.turn_longest_ns.set(std::mem::take(&mut self.turn_ns_max));
         metrics.hold_ns.set(admission.hold_ns());
         metrics.backpressure_level.set(match admission.level(now_ns) {
@@ -228,11 +225,6 @@ pub struct Turned {
     pub refusing_ns: u64,
     /// A tick has ended: figures have changed.
     pub ticked: bool,
-}
-
-/// The age of the oldest chunk that is not durable, and the rest of what admission is told.
-pub fn facts(marks: &mut LagMarks, now_ns: u64, open: Option<Seq>, durable: Seq, rest: Facts) -> Facts {
-    Facts { lag_ns: marks.look(now_ns, open, durable), ..rest }
 }
 
 #[cfg(test)]
@@ -312,7 +304,7 @@ mod tests {
     fn what_the_kernel_did_before_a_turn_found_it_is_busy_and_what_it_slept_is_not() {
         let (mut door, _post) = door(TenantTable::anonymous());
         let times = |worked, blocked| TurnTimes { turn_ns: 1000, enter_ns: 4000, worked, blocked };
-        let facts = |_: &mut LagMarks| Facts::default();
+        let facts = Facts::default;
         assert_eq!(door.turned(5_000, &times(true, false), facts).busy_ns, 5000);
         assert_eq!(door.turned(10_000, &times(true, true), facts).busy_ns, 1000, "asleep");
         assert_eq!(door.turned(15_000, &times(false, false), facts).busy_ns, 0, "nobody knows yet");
@@ -328,9 +320,9 @@ mod tests {
         door.count_received(4_000);
         door.count_refused(4, 4_000);
         let times = TurnTimes { turn_ns: 100_000, enter_ns: 100_000, worked: true, blocked: false };
-        let turned = door.turned(0, &times, |_| Facts::default());
+        let turned = door.turned(0, &times, Facts::default);
         assert_eq!((turned.busy_ns, turned.refusing_ns), (200_000, 200_000));
-        let quiet = door.turned(0, &times, |_| Facts::default());
+        let quiet = door.turned(0, &times, Facts::default);
         assert_eq!((quiet.busy_ns, quiet.refusing_ns), (200_000, 0));
     }
 }

@@ -24,10 +24,10 @@ use super::company::Company;
 use super::connection::{Connection, HeldRuns, Stage, Stall};
 use super::context::Context;
 use super::deadlines::{Deadlines, TICK};
-use super::door::{self, TurnTimes};
+use super::door::TurnTimes;
 use super::peers::Peers;
 use super::unread::Unread;
-use crate::admit::Facts;
+use crate::admit::{Facts, Progress};
 use crate::base::{AckLevel, KIB, ShardId};
 use crate::handoff::{Bell, WriterState};
 use crate::sys::uring::{Completion, ProvidedBuffers, Ring, Run, Wait};
@@ -478,16 +478,15 @@ impl Turn {
     fn count_turn(&mut self, times: &TurnTimes, now_ns: u64) {
         let (enters, open) = (self.ring.enters(), self.open);
         let Context { door, placer, pool, .. } = &mut self.ctx;
-        let turned = door.turned(now_ns, times, |marks| {
+        let turned = door.turned(now_ns, times, || {
             let (log, port) = (placer.log(), placer.port());
             let open = (log.open_events() > 0).then(|| placer.open_seq());
-            let rest = Facts {
+            Facts {
+                progress: Progress { open, durable: port.durable_seq() },
                 log_buffer: (log.used_bytes() as u64, log.capacity_bytes() as u64),
                 pool: (pool.used_bytes() as u64, pool.region().bytes() as u64),
                 chunks: (port.outstanding() as u64, port.capacity() as u64),
-                lag_ns: 0,
-            };
-            door::facts(marks, now_ns, open, port.durable_seq(), rest)
+            }
         });
         if turned.ticked {
             self.ctx.door.publish(now_ns, &self.ctx.server.shards[usize::from(self.ctx.shard.0)]);

@@ -8,7 +8,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 
 use clients::{Arrival, Clients};
-use tidegate::admit::{Admission, Config, Facts, LagMarks, REQUEST_WORK, Refusal, Share, TICK_NS, Traffic, Turn};
+use tidegate::admit::{Admission, Config, Facts, Progress, REQUEST_WORK, Refusal, Share, TICK_NS, Traffic, Turn};
 use tidegate::base::Seq;
 
 pub(crate) const MS: u64 = TICK_NS;
@@ -225,7 +225,6 @@ pub(crate) struct Simulation {
     turn: Turn,
     turn_ended_ns: u64,
     answers: Vec<(u32, bool)>,
-    marks: LagMarks,
     open: Vec<u32>,
     open_seq: Seq,
     durable: Seq,
@@ -259,7 +258,6 @@ impl Simulation {
             turn: Turn::default(),
             turn_ended_ns: 0,
             answers: Vec::new(),
-            marks: LagMarks::default(),
             open: Vec::new(),
             open_seq: Seq(1),
             durable: Seq(0),
@@ -405,7 +403,7 @@ impl Simulation {
                 self.bin(at_ns).served += 1;
                 self.open.push(request);
             } else {
-                let hold_ns = self.admission.hold_ns();
+                let hold_ns = self.admission.draw_hold_ns();
                 let bin = self.bin(at_ns);
                 bin.refused += 1;
                 bin.hold_ns = bin.hold_ns.max(hold_ns);
@@ -467,8 +465,8 @@ impl Simulation {
         }
         self.offer_to_disk();
         let open = (!self.open.is_empty()).then_some(self.open_seq);
-        let lag_ns = self.marks.look(self.now_ns, open, self.durable);
-        self.admission.turned(self.now_ns, self.turn, || Facts { lag_ns, ..Facts::default() });
+        let progress = Progress { open, durable: self.durable };
+        self.admission.turned(self.now_ns, self.turn, || Facts { progress, ..Facts::default() });
     }
 
     fn offer_to_disk(&mut self) {

@@ -65,7 +65,7 @@ impl Turn {
             return self.shut(index);
         }
         if connection.conversation.take_turned_away() {
-            let hold_ns = self.ctx.door.admission.hold_ns();
+            let hold_ns = self.ctx.door.admission.draw_hold_ns();
             if hold_ns > 0 {
                 self.leave_unread(index, hold_ns)?;
             }
