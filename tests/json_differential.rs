@@ -239,6 +239,37 @@ fn mutants_of_real_events_whose_shape_is_known_are_judged_as_other_parsers_judge
     }
 }
 
+/// Between lines that are all of one shape a line is compared with that shape before all else: mutants among them.
+#[test]
+fn mutants_among_lines_of_one_shape_are_judged_as_other_parsers_judge_them() {
+    let mut random = Random::new(random::seed("one_shape"));
+    let (mut ours, mut others) = (Ours::new(), Others::new());
+    for _ in 0..cases() / 8 {
+        let kind = if random.one_in(8) { Kind::Large } else { Kind::Attribution };
+        let number = random.below(64);
+        let event = events::event(3, kind, EventName { lane: 1, number });
+        let other = events::event(3, Kind::Attribution, EventName { lane: 1, number: number + 1 });
+        let mut lines = vec![event.clone(); 36];
+        ours.judge_lines(&[&lines.join(&b'\n'), &b"\n"[..]].concat());
+        for _ in 0..random.below(4) {
+            let at = random.below(36) as usize;
+            mutate(&mut random, &mut lines[at], &other);
+        }
+        let body = [&lines.join(&b'\n'), &b"\n"[..]].concat();
+        let verdicts = ours.judge_lines(&body);
+        let texts = body.split(|byte| *byte == b'\n').map(verdict::trim).filter(|text| !text.is_empty());
+        let mut count = 0;
+        for (text, is_valid) in texts.zip(&verdicts) {
+            count += 1;
+            match others.judge(text) {
+                Verdict::Unknown => {}
+                verdict => assert_eq!(*is_valid, verdict == Verdict::Valid, "{:?}", String::from_utf8_lossy(text)),
+            }
+        }
+        assert_eq!(count, verdicts.len());
+    }
+}
+
 /// Every byte of a known event replaced by every byte.
 #[test]
 fn no_byte_of_a_known_event_can_be_another_unnoticed() {

@@ -6,6 +6,7 @@
 
 use std::fmt;
 
+use super::pass::Places;
 use super::scan::{Scan, Scanner};
 use super::{escapes, is_white_space};
 
@@ -81,8 +82,8 @@ fn field_by_token(text: &[u8], keys: &[u16], mut tokens: Tokens<'_>, name: &[u8]
 
 /// Finds the places of ascending tokens of an event.
 pub(super) struct Tokens<'a> {
-    /// A bit for each token, of this event and others beside it.
-    places: &'a [u64],
+    /// Those of this event and others beside it.
+    places: &'a [Places],
     /// The event's first byte.
     start: usize,
     word: usize,
@@ -92,14 +93,14 @@ pub(super) struct Tokens<'a> {
 
 impl<'a> Tokens<'a> {
     /// Of the event that begins at byte `start` of what `places` are of.
-    pub(super) fn new(places: &'a [u64], start: usize) -> Self {
+    pub(super) fn new(places: &'a [Places], start: usize) -> Self {
         Self { places, start, word: start / 64, before: 0 }
     }
 
     /// Where a token of the event lies in it.
     fn place_of(&mut self, token: usize) -> Option<usize> {
         loop {
-            let mut bits = *self.places.get(self.word)?;
+            let mut bits = self.places.get(self.word)?.tokens;
             if self.word == self.start / 64 {
                 bits &= u64::MAX << (self.start % 64);
             }

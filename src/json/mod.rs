@@ -5,6 +5,7 @@
 //!
 //! ```text
 //! validator ─┬─ scan ─┬─ pass      where the event ends, and its tokens
+//!            │        ├─ lines     the same of many lines at once
 //!            │        ├─ simd      64 bytes → one bit per byte and class; one file per instruction set
 //!            │        ├─ shapes    tokens seen before: the grammar is known to hold
 //!            │        ├─ grammar   tokens not seen before
@@ -18,6 +19,7 @@ mod error;
 mod escapes;
 mod fields;
 mod grammar;
+mod lines;
 mod numbers;
 mod parser;
 mod pass;
@@ -30,7 +32,8 @@ mod validator;
 
 pub use error::{JsonError, JsonErrorKind};
 pub use fields::Event;
-pub use pass::Lines;
+pub use lines::Lines;
+
 pub use scan::{Counts, Scan, Until};
 pub use simd::Level;
 pub use validator::Validator;

@@ -1,6 +1,6 @@
 //! Numbers, `true`, `false` and `null`, checked where they lie. Shard thread; pure.
 
-use super::simd::{BLOCK_BYTES, Simd};
+use super::simd::{BLOCK_BYTES, Simd, WINDOW_BYTES};
 
 /// White space, structural characters and quotes: what may follow a number or literal, as far as it is concerned.
 static DELIMITERS: [bool; 256] = {
@@ -17,33 +17,65 @@ static DELIMITERS: [bool; 256] = {
 /// Whether a whole number or literal begins at byte `at` of `text` and ends at a delimiter or the end of the text.
 #[inline(always)]
 pub(super) fn is_scalar<S: Simd>(simd: S, text: &[u8], at: usize) -> bool {
+    let is_usual = match text[at..].first_chunk::<BLOCK_BYTES>() {
+        Some(window) => is_usual(simd, window),
+        None => false,
+    };
+    is_usual || is_any(text, at)
+}
+
+/// Any number or literal.
+#[inline(never)]
+fn is_any(text: &[u8], at: usize) -> bool {
     match text[at] {
         b't' => is_literal(text, at, b"true"),
         b'f' => is_literal(text, at, b"false"),
         b'n' => is_literal(text, at, b"null"),
-        _ => is_short_number(simd, text, at) || is_number(text, at),
+        _ => is_number(text, at),
     }
 }
 
-/// Whether it is a number without exponent that ends in the next 64 bytes, with as many bytes to look at. How many digits
-/// it has decides no branch: that differs from event to event, and a wrong guess costs more than the rest.
+/// What a word of eight bytes is compared with, of those bits in the mask, and the bytes that these are.
+struct Literal {
+    word: u64,
+    mask: u64,
+    bytes: usize,
+}
+
+/// Literals by the low half of their first byte. The others are of none: no word without any bits is 1.
+static LITERALS: [Literal; 16] = {
+    const NONE: Literal = Literal { word: 1, mask: 0, bytes: 0 };
+    let mut literals = [NONE; 16];
+    literals[b't' as usize % 16] =
+        Literal { word: u64::from_le_bytes(*b"true\0\0\0\0"), mask: u64::MAX >> 32, bytes: 4 };
+    literals[b'f' as usize % 16] =
+        Literal { word: u64::from_le_bytes(*b"false\0\0\0"), mask: u64::MAX >> 24, bytes: 5 };
+    literals[b'n' as usize % 16] =
+        Literal { word: u64::from_le_bytes(*b"null\0\0\0\0"), mask: u64::MAX >> 32, bytes: 4 };
+    literals
+};
+
+/// Whether it is a literal, or a number without exponent of at most 32 bytes, with as many bytes to look at. Which of them
+/// it is and how many digits it has decide no branch: that differs from event to event, and a wrong guess costs more
+/// than all of this.
 #[inline(always)]
-fn is_short_number<S: Simd>(simd: S, text: &[u8], at: usize) -> bool {
-    let Some(window) = text[at..].first_chunk::<BLOCK_BYTES>() else { return false };
-    let digits = simd.digits(simd.load(window));
+fn is_usual<S: Simd>(simd: S, window: &[u8; BLOCK_BYTES]) -> bool {
+    let digits = simd.digits(window.first_chunk::<WINDOW_BYTES>().expect("a window is shorter than a block"));
     let minus = usize::from(window[0] == b'-');
     let whole = (digits >> minus).trailing_ones() as usize;
     let has_leading_zero = (window[minus] == b'0') & (whole > 1);
+    // At most the window's length, and one more for the point.
     let end = minus + whole;
-    if (whole == 0) | has_leading_zero | (end >= BLOCK_BYTES - 1) {
-        return false;
-    }
-    if is_delimiter(window[end]) {
-        return true;
-    }
     let fraction = (digits >> (end + 1)).trailing_ones() as usize;
     let end_of_fraction = end + 1 + fraction;
-    window[end] == b'.' && fraction > 0 && end_of_fraction < BLOCK_BYTES && is_delimiter(window[end_of_fraction])
+    let is_fraction = (window[end % BLOCK_BYTES] == b'.') & (fraction > 0);
+    let end_of_number = if is_fraction { end_of_fraction } else { end };
+    let is_number = (whole > 0) & !has_leading_zero & is_delimiter(window[end_of_number % BLOCK_BYTES]);
+
+    let word = u64::from_le_bytes(*window.first_chunk().expect("a word is shorter than a block"));
+    let literal = &LITERALS[usize::from(window[0] % 16)];
+    let is_literal = (word & literal.mask == literal.word) & is_delimiter(window[literal.bytes % BLOCK_BYTES]);
+    is_number | is_literal
 }
 
 #[inline(always)]
@@ -52,7 +84,6 @@ fn is_literal(text: &[u8], at: usize, literal: &[u8]) -> bool {
 }
 
 /// RFC 8259 §6, any length and value, up to the end of the text.
-#[inline(never)]
 fn is_number(text: &[u8], at: usize) -> bool {
     let start = at + usize::from(text[at] == b'-');
     let digits = digits_at(text, start);

@@ -14,7 +14,8 @@
 use super::escapes;
 use super::fields::Tokens as TokenPlaces;
 use super::grammar::Grammar;
-use super::pass::{BRACE, END, EventPass, LINES_MAX, LineEnd, Lines, LinesPass, PLACES_MAX, Progress, Rare, trimmed};
+use super::lines::{LINES_MAX, LineEnds, Lines, LinesPass};
+use super::pass::{BRACE, END, EventPass, PLACES_MAX, Places, Progress, Rare, trimmed};
 use super::scalars::is_scalar;
 use super::shapes::{KeyList, SHAPE_TOKENS_MAX, Shapes, Slot};
 use super::simd::{BLOCK_BYTES, Level, Portable, Simd, TOKENS_MAX, TOKENS_ROOM, Tokens};
@@ -57,6 +58,12 @@ impl<'i> Scan<'i> {
         self.text
     }
 
+    /// Its shape is known.
+    #[inline(always)]
+    pub(super) fn prove_by(&mut self, slot: Slot) {
+        (self.slot, self.is_proven) = (Some(slot), true);
+    }
+
     #[inline]
     pub(super) fn is_proven(&self) -> bool {
         self.is_proven
@@ -80,17 +87,19 @@ pub struct Counts {
     pub parsed: u64,
 }
 
+/// Where tokens lie that begin a number or literal: every other byte at most, since something is between two.
+pub(super) type Scalars = [u32; TOKENS_MAX / 2 + BLOCK_BYTES];
+
 /// What a pass fills.
 pub(super) struct Memory {
     /// Tokens since the start or the last spill.
     pub(super) tokens: Tokens,
     /// Where those of them lie that begin a number or literal.
-    pub(super) scalars: [u32; TOKENS_ROOM],
-    /// One word per block, a bit for each token; the last one for all blocks that are not kept.
-    pub(super) places: [u64; PLACES_MAX + 1],
-    /// Lines that have ended, and what their rare bytes have left, of those that have any.
-    pub(super) line_ends: [LineEnd; LINES_MAX],
-    pub(super) rares: [Rare; LINES_MAX],
+    pub(super) scalars: Scalars,
+    /// One for each block.
+    pub(super) places: [Places; PLACES_MAX],
+    /// Lines that have ended.
+    pub(super) lines: LineEnds,
 }
 
 /// What is kept from one scan to the next, and while one goes on.
@@ -99,7 +108,9 @@ pub(super) struct Scanner {
     pub(super) memory: Box<Memory>,
     pub(super) rare: Rare,
     grammar: Grammar,
-    shapes: Shapes,
+    pub(super) shapes: Shapes,
+    /// Most lines of the last call were of the shape of the line before.
+    pub(super) is_steady: bool,
     /// Calls so far: what was found out of places is of one call.
     number: u64,
     pub(super) counts: Counts,
@@ -111,14 +122,14 @@ impl Scanner {
             level,
             memory: Box::new(Memory {
                 tokens: [0; TOKENS_ROOM],
-                scalars: [0; TOKENS_ROOM],
-                places: [0; PLACES_MAX + 1],
-                line_ends: [LineEnd::NONE; LINES_MAX],
-                rares: [Rare::NONE; LINES_MAX],
+                scalars: [0; TOKENS_MAX / 2 + BLOCK_BYTES],
+                places: [Places::NONE; PLACES_MAX],
+                lines: LineEnds::NONE,
             }),
             rare: Rare::NONE,
             grammar: Grammar::new(depth_max),
             shapes: Shapes::new(),
+            is_steady: false,
             number: 0,
             counts: Counts::default(),
         }
@@ -144,15 +155,15 @@ impl Scanner {
     pub(super) fn scan_lines<'i>(&mut self, input: &'i [u8], lines: &mut Lines<'i>) -> usize {
         self.begin();
         lines.clear();
-        let bytes = self.level.run(LinesPass { scanner: self, input, lines });
-        if bytes > 0 || input.len() < TOKENS_MAX {
+        let bytes = self.level.run(LinesPass { scanner: self, input, lines, limit: LINES_MAX });
+        if bytes > 0 || input.len() < PLACES_MAX * BLOCK_BYTES {
             return bytes;
         }
         // The first line may be too long to be kept; then it is scanned alone.
         let Some(end) = memchr::memchr(b'\n', input) else { return 0 };
         let (from, to) = trimmed(input, 0, end);
         if from < to {
-            lines.push(self.scan(&input[from..to], Until::End).expect("the end of the input is in it"));
+            *lines.push() = self.scan(&input[from..to], Until::End).expect("the end of the input is in it");
         }
         end + 1
     }
@@ -195,17 +206,18 @@ impl Scanner {
         simd: S,
         input: &'i [u8],
         end: usize,
-        progress: &Progress<S::Waiting>,
+        progress: &Progress,
         is_open: bool,
     ) -> Scan<'i> {
-        simd.store(progress.waiting, progress.tokens, &mut self.memory.tokens);
-        let mut scan = self.scan_of(input, (0, end));
+        let mut scan = Scan::NOTHING;
+        self.begin_scan(&mut scan, input, (0, end));
         let are_scalars = !is_open && self.are_scalars(simd, input, progress.scalars);
         let rare = self.rare;
         if rare.is_spilled {
             scan.is_proven = are_scalars && self.is_object_at_last(progress.tokens);
         } else if are_scalars {
-            (scan.is_proven, scan.slot) = self.is_object(simd, (0, progress.tokens));
+            let hash = simd.hash(&self.memory.tokens, progress.tokens);
+            self.prove(simd, (0, progress.tokens), hash, &mut scan);
         }
         if rare.is_any {
             rare.judge(input, &mut scan);
@@ -213,47 +225,15 @@ impl Scanner {
         scan
     }
 
-    /// What is known of the lines that ended in `input`. `scalars` were noted in them and behind.
+    /// Writes down what a scan begins with, each field in its place: what is written in pieces elsewhere and copied here
+    /// as a whole would wait for the pieces to reach the cache.
     #[inline(always)]
-    pub(super) fn conclude_lines<'i, S: Simd>(
-        &mut self,
-        simd: S,
-        input: &'i [u8],
-        (count, scalars): (usize, usize),
-        lines: &mut Lines<'i>,
-    ) {
-        let (mut start, mut first_token, mut scalar) = (0, 0, 0);
-        for at in 0..count.min(LINES_MAX) {
-            let LineEnd { end, tokens, is_open, has_rare } = self.memory.line_ends[at];
-            let (end, tokens) = (end as usize, tokens as usize);
-            let mut are_scalars = !is_open;
-            while scalar < scalars {
-                let at = self.memory.scalars[scalar] as usize;
-                if at >= end {
-                    break;
-                }
-                are_scalars = are_scalars && is_scalar(simd, input, at);
-                scalar += 1;
-            }
-            let mut scan = self.scan_of(input, trimmed(input, start, end));
-            start = end + 1;
-            if scan.text.is_empty() {
-                continue;
-            }
-            if are_scalars {
-                (scan.is_proven, scan.slot) = self.is_object(simd, (first_token, tokens));
-            }
-            first_token = tokens;
-            if has_rare {
-                self.memory.rares[at].judge(input, &mut scan);
-            }
-            lines.push(scan);
-        }
-    }
-
-    #[inline(always)]
-    fn scan_of<'i>(&self, input: &'i [u8], (start, end): (usize, usize)) -> Scan<'i> {
-        Scan { text: &input[start..end], number: self.number, start, ..Scan::NOTHING }
+    pub(super) fn begin_scan<'i>(&self, scan: &mut Scan<'i>, input: &'i [u8], (start, end): (usize, usize)) {
+        scan.text = &input[start..end];
+        scan.number = self.number;
+        scan.start = start;
+        scan.slot = None;
+        (scan.is_proven, scan.has_escapes, scan.has_controls) = (false, false, false);
     }
 
     /// Whether what begins at the first `count` noted places is a number or literal each.
@@ -268,20 +248,19 @@ impl Scanner {
         true
     }
 
-    /// Whether the tokens `first..end` are those of one object, and its shape.
+    /// Notes whether the tokens `first..end`, whose hash is known, are those of one object, and its shape.
     #[inline(always)]
-    fn is_object<S: Simd>(&mut self, simd: S, (first, end): (usize, usize)) -> (bool, Option<Slot>) {
+    pub(super) fn prove<S: Simd>(&mut self, simd: S, (first, end): (usize, usize), hash: u32, scan: &mut Scan<'_>) {
         if first == end {
-            return (false, None);
+            return;
         }
-        let (tokens, count) = (&self.memory.tokens[first..], end - first);
-        let hash = simd.hash(tokens, count);
-        let slot = self.shapes.find(simd, tokens, count, hash);
-        if slot.is_some() {
+        scan.slot = self.shapes.find(simd, &self.memory.tokens[first..], end - first, hash);
+        if scan.slot.is_some() {
             self.counts.known_shapes += 1;
-            return (true, slot);
+            scan.is_proven = true;
+        } else {
+            (scan.is_proven, scan.slot) = self.walk((first, end), hash);
         }
-        self.walk((first, end), hash)
     }
 
     /// Walks over the last tokens of an event that had too many.
@@ -310,7 +289,7 @@ impl Scanner {
 impl Rare {
     /// Whether rare bytes could stand where they do in an event.
     #[inline(never)]
-    fn judge(&self, input: &[u8], scan: &mut Scan<'_>) {
+    pub(super) fn judge(&self, input: &[u8], scan: &mut Scan<'_>) {
         let Self { faults, unicode, first_high, end_high, .. } = *self;
         scan.has_escapes = self.has_escapes;
         scan.has_controls = self.controls != 0;

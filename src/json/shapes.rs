@@ -73,6 +73,9 @@ pub(super) struct Shapes {
     keys: Vec<Option<Keys>>,
     /// How many shapes were kept in each place.
     stamps: Vec<u32>,
+    /// Where the shape is that was found or inserted last, and its tokens: before the first, more than any.
+    last: usize,
+    last_count: usize,
 }
 
 impl Shapes {
@@ -82,12 +85,15 @@ impl Shapes {
             tokens: vec![[0; SHAPE_ROOM]; SETS * WAYS],
             keys: vec![None; SETS * WAYS],
             stamps: vec![0; SETS * WAYS],
+            last: 0,
+            last_count: usize::MAX,
         }
     }
 
     /// The shape of exactly the first `count` of `tokens`, if it is remembered. `hash` is theirs by [`Simd::hash`].
     #[inline(always)]
     pub(super) fn find<S: Simd>(&mut self, simd: S, tokens: &[u8], count: usize, hash: u32) -> Option<Slot> {
+        debug_assert!(count > 0, "no tokens would be found where there is no shape yet");
         let index = hash as usize % SETS;
         let (set, tag) = (&mut self.sets[index], tag_of(hash, count));
         // Which way it is decides no branch: that differs from event to event.
@@ -99,7 +105,21 @@ impl Shapes {
             return None;
         }
         set.used[found] = true;
-        Some(self.slot(index * WAYS + found))
+        (self.last, self.last_count) = (index * WAYS + found, count);
+        Some(self.slot(self.last))
+    }
+
+    /// Which shape that is.
+    #[inline(always)]
+    pub(super) fn last(&self) -> usize {
+        self.last
+    }
+
+    /// The shape that was found or inserted last, if it is also that of the first `count` of `tokens`.
+    #[inline(always)]
+    pub(super) fn last_if_equal<S: Simd>(&self, simd: S, tokens: &[u8], count: usize) -> Option<Slot> {
+        let is_equal = count == self.last_count && simd.equal(tokens, &self.tokens[self.last], count);
+        is_equal.then(|| self.slot(self.last))
     }
 
     /// Remembers `tokens`, which are at least one and at most [`SHAPE_TOKENS_MAX`], in place of a shape that was not used
@@ -119,6 +139,7 @@ impl Shapes {
         self.tokens[slot][..tokens.len()].copy_from_slice(tokens);
         self.keys[slot] = keys.1.then_some(keys.0);
         self.stamps[slot] = self.stamps[slot].wrapping_add(1);
+        (self.last, self.last_count) = (slot, tokens.len());
         self.slot(slot)
     }
 

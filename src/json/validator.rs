@@ -1,8 +1,8 @@
 //! The validator: a scan that proves most events at memory speed, and behind it a parser for the rest. Shard thread.
 
 use super::fields::Event;
+use super::lines::Lines;
 use super::parser::Parser;
-use super::pass::Lines;
 use super::scan::{Counts, Scan, Scanner, Until};
 use super::simd::Level;
 use super::{DEPTH_MAX, JsonError, JsonErrorKind};

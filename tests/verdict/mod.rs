@@ -169,7 +169,27 @@ impl Ours {
     }
 }
 
+impl Ours {
+    /// Whether each line of `body`, which ends with a line feed, is valid: the same on every set.
+    #[allow(dead_code, reason = "one test uses it")]
+    pub(crate) fn judge_lines(&mut self, body: &[u8]) -> Vec<bool> {
+        let mut agreed: Option<Vec<bool>> = None;
+        for validator in &mut self.validators {
+            let (mut rest, mut lines, mut verdicts) = (body, Lines::new(), Vec::new());
+            while !rest.is_empty() {
+                let bytes = validator.scan_lines(rest, &mut lines);
+                assert!(bytes > 0, "{}: no line in {:?}", validator.level(), String::from_utf8_lossy(rest));
+                verdicts.extend(lines.as_slice().iter().map(|line| validator.judge(*line).is_ok()));
+                rest = &rest[bytes..];
+            }
+            let agreed = agreed.get_or_insert_with(|| verdicts.clone());
+            assert_eq!(*agreed, verdicts, "{}: {:?}", validator.level(), String::from_utf8_lossy(body));
+        }
+        agreed.expect("there is an instruction set")
+    }
+}
+
 /// Without white space around it.
-fn trim(line: &[u8]) -> &[u8] {
+pub(crate) fn trim(line: &[u8]) -> &[u8] {
     trim_end(trim_start(line))
 }

@@ -4,8 +4,8 @@
 use std::arch::x86_64::*;
 
 use super::gather::MOVES;
-use super::portable;
-use super::{BLOCK_BYTES, Masks, Plain, Simd, Tokens, Work};
+use super::portable::random_word;
+use super::{BLOCK_BYTES, COMPARED_AT_ONCE, Masks, Plain, Simd, Tokens, WINDOW_BYTES, Work};
 
 /// Exists only where [`Avx2::detect`] found every feature used here.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -68,6 +68,17 @@ unsafe fn is_white(bytes: __m256i) -> __m256i {
 /// # Safety
 /// The CPU has AVX2.
 #[inline(always)]
+unsafe fn is_space_or_feed(bytes: __m256i) -> __m256i {
+    // SAFETY: the caller's promise; nothing here touches memory.
+    unsafe {
+        let space = _mm256_cmpeq_epi8(bytes, _mm256_set1_epi8(b' ' as i8));
+        _mm256_or_si256(space, _mm256_cmpeq_epi8(bytes, _mm256_set1_epi8(b'\n' as i8)))
+    }
+}
+
+/// # Safety
+/// The CPU has AVX2.
+#[inline(always)]
 unsafe fn is_control(bytes: __m256i) -> __m256i {
     // SAFETY: the caller's promise; nothing here touches memory.
     unsafe { _mm256_cmpeq_epi8(_mm256_min_epu8(bytes, _mm256_set1_epi8(0x1f)), bytes) }
@@ -86,20 +97,36 @@ unsafe fn is_rare(bytes: __m256i) -> __m256i {
     }
 }
 
-/// Brackets folded to braces. Folding also takes 0x0c for a comma and 0x1a for a colon, which the caller takes out again.
+/// Classes of bytes that are tokens themselves, by look-ups of both halves of a byte: exact, and for some tokens it is as
+/// cheap as a comparison for each. From ORs and ANDs of comparisons the compiler has made code that takes each byte by
+/// itself.
 ///
 /// # Safety
 /// The CPU has AVX2.
 #[inline(always)]
-unsafe fn is_structural_or_control(bytes: __m256i) -> __m256i {
-    // SAFETY: the caller's promise; nothing here touches memory but the table.
+unsafe fn kept(bytes: __m256i) -> __m256i {
+    // SAFETY: the caller's promise; nothing here touches memory but the tables.
     unsafe {
-        let folded = _mm256_or_si256(bytes, _mm256_set1_epi8(0x20));
-        _mm256_cmpeq_epi8(folded, _mm256_shuffle_epi8(table(&STRUCTURAL), bytes))
+        let high_half = _mm256_and_si256(_mm256_srli_epi16::<4>(bytes), _mm256_set1_epi8(0x0f));
+        let by_low = _mm256_shuffle_epi8(table(&KEPT_BY_LOW), bytes);
+        _mm256_and_si256(by_low, _mm256_shuffle_epi8(table(&KEPT_BY_HIGH), high_half))
     }
 }
 
-/// Digits and `-` as `0`, other bytes as they are.
+/// Structural characters and quotes: their top bits are ones.
+///
+/// # Safety
+/// The CPU has AVX2.
+#[inline(always)]
+unsafe fn is_structural_or_quote(bytes: __m256i) -> __m256i {
+    // SAFETY: the caller's promise; nothing here touches memory.
+    unsafe {
+        let classes = _mm256_and_si256(kept(bytes), _mm256_set1_epi8((BRACKET | COLON | COMMA_OR_QUOTE) as i8));
+        _mm256_adds_epu8(classes, _mm256_set1_epi8(0x7f))
+    }
+}
+
+/// Structural characters, quotes and control characters as they are, other bytes as `0`.
 ///
 /// # Safety
 /// The CPU has AVX2.
@@ -107,9 +134,8 @@ unsafe fn is_structural_or_control(bytes: __m256i) -> __m256i {
 unsafe fn folded(bytes: __m256i) -> __m256i {
     // SAFETY: the caller's promise; nothing here touches memory.
     unsafe {
-        let minus = _mm256_cmpeq_epi8(bytes, _mm256_set1_epi8(b'-' as i8));
-        let number = _mm256_or_si256(is_digit(bytes), minus);
-        _mm256_blendv_epi8(bytes, _mm256_set1_epi8(b'0' as i8), number)
+        let others = _mm256_cmpeq_epi8(kept(bytes), _mm256_setzero_si256());
+        _mm256_blendv_epi8(bytes, _mm256_set1_epi8(b'0' as i8), others)
     }
 }
 
@@ -136,12 +162,85 @@ unsafe fn table(entries: &[u8; 16]) -> __m256i {
 
 /// White space by its low half. The others hold 0, which is no byte of their own low half, but for space itself.
 static WHITE: [u8; 16] = [b' ', 0, 0, 0, 0, 0, 0, 0, 0, b'\t', b'\n', 0, 0, b'\r', 0, 0];
-/// Structural characters, brackets folded to braces, by their low half.
-static STRUCTURAL: [u8; 16] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, b':', b'{', b',', b'}', 0, 0];
+
+/// All ones in the first `count` bytes of a register, or in all if they are more.
+///
+/// # Safety
+/// The CPU has AVX2.
+#[inline(always)]
+unsafe fn first(count: usize) -> __m256i {
+    static ONES_AND_ZEROS: [u8; 64] = {
+        let mut bytes = [0; 64];
+        let mut at = 0;
+        while at < 32 {
+            bytes[at] = 0xff;
+            at += 1;
+        }
+        bytes
+    };
+    // SAFETY: the caller's promise; 32 bytes from 32 at most are in the table.
+    unsafe { _mm256_loadu_si256(ONES_AND_ZEROS.as_ptr().add(32 - count.min(32)).cast()) }
+}
+
+/// The products of 32 bytes, of which `count` are tokens.
+///
+/// # Safety
+/// The CPU has AVX2; 32 bytes can be read at `tokens`.
+#[inline(always)]
+unsafe fn product(tokens: *const u8, count: usize, keys: &[u64; 4]) -> __m256i {
+    // SAFETY: the caller's promise; the keys are as long as their load. Zeros instead of what is behind the last token.
+    unsafe {
+        let wanted = _mm256_and_si256(_mm256_loadu_si256(tokens.cast()), first(count));
+        let keyed = _mm256_add_epi32(wanted, _mm256_loadu_si256(keys.as_ptr().cast()));
+        _mm256_mul_epu32(keyed, _mm256_srli_epi64::<32>(keyed))
+    }
+}
+
+/// Ones where the first `count` of 32 bytes differ.
+///
+/// # Safety
+/// The CPU has AVX2; 32 bytes can be read at both.
+#[inline(always)]
+unsafe fn unequal(left: *const u8, right: *const u8, count: usize) -> __m256i {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let differing = _mm256_xor_si256(_mm256_loadu_si256(left.cast()), _mm256_loadu_si256(right.cast()));
+        _mm256_and_si256(differing, first(count))
+    }
+}
+
+/// What is added to tokens before they are multiplied.
+static KEYS: [[u64; 4]; COMPARED_AT_ONCE / 32] = {
+    let mut keys = [[0; 4]; COMPARED_AT_ONCE / 32];
+    let mut at = 0;
+    while at < 16 {
+        keys[at / 4][at % 4] = random_word(at as u64);
+        at += 1;
+    }
+    keys
+};
+
+const BRACKET: u8 = 1;
+const COLON: u8 = 2;
+const COMMA_OR_QUOTE: u8 = 4;
+const CONTROL: u8 = 8;
+
+/// Classes of bytes that are tokens themselves, by their low half. A shuffle gives none for bytes above ASCII.
+static KEPT_BY_LOW: [u8; 16] = {
+    let mut classes = [CONTROL; 16];
+    classes[0x2] |= COMMA_OR_QUOTE;
+    classes[0xa] |= COLON;
+    classes[0xb] |= BRACKET;
+    classes[0xc] |= COMMA_OR_QUOTE;
+    classes[0xd] |= BRACKET;
+    classes
+};
+/// The same by their high half.
+static KEPT_BY_HIGH: [u8; 16] =
+    [CONTROL, CONTROL, COMMA_OR_QUOTE, COLON, 0, BRACKET, 0, BRACKET, 0, 0, 0, 0, 0, 0, 0, 0];
 
 impl Simd for Avx2 {
     type Block = Pair;
-    type Waiting = ();
 
     #[inline(always)]
     fn load(self, bytes: &[u8; BLOCK_BYTES]) -> Self::Block {
@@ -160,22 +259,24 @@ impl Simd for Avx2 {
     fn plain(self, block: Self::Block) -> Plain {
         // SAFETY: `self` proves AVX2.
         unsafe {
-            let structural = mask(is_structural_or_control(block.0), is_structural_or_control(block.1));
+            let delimiters = mask(is_structural_or_quote(block.0), is_structural_or_quote(block.1));
             let quote = equal(block, b'"');
             Plain {
                 quote,
-                // The other white space is rare.
-                separator: structural | quote | equal(block, b' '),
-                structural,
+                separator: delimiters | mask(is_space_or_feed(block.0), is_space_or_feed(block.1)),
+                structural: delimiters & !quote,
                 rare: mask(is_rare(block.0), is_rare(block.1)),
             }
         }
     }
 
     #[inline(always)]
-    fn digits(self, block: Self::Block) -> u64 {
-        // SAFETY: `self` proves AVX2.
-        unsafe { mask(is_digit(block.0), is_digit(block.1)) }
+    fn digits(self, window: &[u8; WINDOW_BYTES]) -> u64 {
+        // SAFETY: `self` proves AVX2; the array is as long as the load, which needs no alignment.
+        unsafe {
+            let bytes = _mm256_loadu_si256(window.as_ptr().cast());
+            u64::from(_mm256_movemask_epi8(is_digit(bytes)) as u32)
+        }
     }
 
     #[inline(always)]
@@ -183,25 +284,18 @@ impl Simd for Avx2 {
         // SAFETY: `self` proves AVX2.
         unsafe {
             let control = mask(is_control(block.0), is_control(block.1));
-            let structural = mask(is_structural_or_control(block.0), is_structural_or_control(block.1));
-            let structural = structural & !control;
+            let delimiters = mask(is_structural_or_quote(block.0), is_structural_or_quote(block.1));
             let quote = equal(block, b'"');
             Masks {
                 quote,
                 backslash: equal(block, b'\\'),
                 control,
-                separator: mask(is_white(block.0), is_white(block.1)) | structural | quote,
-                structural,
+                separator: mask(is_white(block.0), is_white(block.1)) | delimiters,
+                structural: delimiters & !quote,
                 high: mask(block.0, block.1),
                 line_feed: equal(block, b'\n'),
             }
         }
-    }
-
-    #[inline(always)]
-    fn line_feeds(self, block: Self::Block) -> u64 {
-        // SAFETY: `self` proves AVX2.
-        unsafe { equal(block, b'\n') }
     }
 
     #[inline(always)]
@@ -233,10 +327,7 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    fn none_waiting(self) {}
-
-    #[inline(always)]
-    fn append(self, block: Self::Block, wanted: u64, (): (), count: usize, tokens: &mut Tokens) {
+    fn append(self, block: Self::Block, wanted: u64, count: usize, tokens: &mut Tokens) {
         let out = tokens[count..].first_chunk_mut::<BLOCK_BYTES>().expect("room for one more block");
         let mut count = 0;
         // SAFETY: `self` proves AVX2. A row of the table is as long as a 64-bit load. Each store is of 8 bytes at
@@ -260,30 +351,47 @@ impl Simd for Avx2 {
         }
     }
 
-    #[inline(always)]
-    fn store(self, (): (), _: usize, _: &mut Tokens) {}
-
+    /// A sum of products of neighbours with a key added to each, as the hash functions NH and UMASH have it.
     #[inline(always)]
     fn hash(self, tokens: &[u8], count: usize) -> u32 {
-        portable::hash(tokens, count)
+        assert!((count + BLOCK_BYTES).max(COMPARED_AT_ONCE) <= tokens.len());
+        // SAFETY: `self` proves AVX2; the tokens are long enough for the loads, and a row of keys as long as its load.
+        unsafe {
+            let mut sum = _mm256_set1_epi64x(count as i64);
+            for (eighth, keys) in KEYS.iter().enumerate() {
+                let at = 32 * eighth;
+                sum = _mm256_add_epi64(sum, product(tokens.as_ptr().add(at), count.saturating_sub(at), keys));
+            }
+            let mut at = COMPARED_AT_ONCE;
+            while at < count {
+                // The same keys again, and the place, so that equal pieces of tokens cannot change places.
+                let more = product(tokens.as_ptr().add(at), count - at, &KEYS[at / 32 % 4]);
+                sum = _mm256_add_epi64(sum, _mm256_xor_si256(more, _mm256_set1_epi64x((at as i64) << 32)));
+                at += 32;
+            }
+            let half = _mm_add_epi64(_mm256_castsi256_si128(sum), _mm256_extracti128_si256::<1>(sum));
+            let sum = _mm_cvtsi128_si64(_mm_add_epi64(half, _mm_unpackhi_epi64(half, half))) as u64;
+            (sum.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32
+        }
     }
 
     #[inline(always)]
     fn equal(self, tokens: &[u8], other: &[u8], count: usize) -> bool {
-        assert!(count + BLOCK_BYTES <= tokens.len().min(other.len()));
-        let mut differing = 0;
-        let mut at = 0;
-        while at < count {
-            let wanted = u32::MAX >> (32 - (count - at).min(32));
-            // SAFETY: `self` proves AVX2; `at` is below `count`, and behind that there is room for a block.
-            unsafe {
-                let left = _mm256_loadu_si256(tokens.as_ptr().add(at).cast());
-                let right = _mm256_loadu_si256(other.as_ptr().add(at).cast());
-                differing |= !(_mm256_movemask_epi8(_mm256_cmpeq_epi8(left, right)) as u32) & wanted;
+        assert!((count + BLOCK_BYTES).max(COMPARED_AT_ONCE) <= tokens.len().min(other.len()));
+        // SAFETY: `self` proves AVX2; both are long enough for the loads.
+        unsafe {
+            let (left, right) = (tokens.as_ptr(), other.as_ptr());
+            let mut differing = _mm256_setzero_si256();
+            for at in (0..COMPARED_AT_ONCE).step_by(32) {
+                differing = _mm256_or_si256(differing, unequal(left.add(at), right.add(at), count.saturating_sub(at)));
             }
-            at += 32;
+            let mut at = COMPARED_AT_ONCE;
+            while at < count {
+                differing = _mm256_or_si256(differing, unequal(left.add(at), right.add(at), count - at));
+                at += 32;
+            }
+            _mm256_testz_si256(differing, differing) == 1
         }
-        differing == 0
     }
 
     #[inline]

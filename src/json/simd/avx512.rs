@@ -4,7 +4,8 @@
 
 use std::arch::x86_64::*;
 
-use super::{BLOCK_BYTES, Masks, Plain, Simd, Tokens, Work};
+use super::portable::random_word;
+use super::{BLOCK_BYTES, COMPARED_AT_ONCE, Masks, Plain, Simd, Tokens, WINDOW_BYTES, Work};
 
 /// Exists only where [`Avx512::detect`] found every feature used here.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -17,39 +18,38 @@ const BRACKET: u8 = 1;
 const COLON: u8 = 2;
 const COMMA: u8 = 4;
 const SPACE_OR_QUOTE: u8 = 8;
-const MINUS: u8 = 16;
-const BACKSLASH: u8 = 32;
+const BACKSLASH: u8 = 16;
+const LINE_FEED: u8 = 32;
 const CONTROL: u8 = 64;
-const DIGIT: u8 = 128;
 
 const STRUCTURAL: u8 = BRACKET | COLON | COMMA;
 
 /// Classes that a byte may be of by its low half.
 static BY_LOW: [u8; 64] = repeated([
-    CONTROL | DIGIT | SPACE_OR_QUOTE,
-    CONTROL | DIGIT,
-    CONTROL | DIGIT | SPACE_OR_QUOTE,
-    CONTROL | DIGIT,
-    CONTROL | DIGIT,
-    CONTROL | DIGIT,
-    CONTROL | DIGIT,
-    CONTROL | DIGIT,
-    CONTROL | DIGIT,
-    CONTROL | DIGIT,
-    CONTROL | COLON,
+    CONTROL | SPACE_OR_QUOTE,
+    CONTROL,
+    CONTROL | SPACE_OR_QUOTE,
+    CONTROL,
+    CONTROL,
+    CONTROL,
+    CONTROL,
+    CONTROL,
+    CONTROL,
+    CONTROL,
+    CONTROL | LINE_FEED | COLON,
     CONTROL | BRACKET,
     CONTROL | COMMA | BACKSLASH,
-    CONTROL | BRACKET | MINUS,
+    CONTROL | BRACKET,
     CONTROL,
     CONTROL,
 ]);
 
 /// Classes that it may be of by its high half; none above ASCII.
 static BY_HIGH: [u8; 64] = repeated([
+    CONTROL | LINE_FEED,
     CONTROL,
-    CONTROL,
-    SPACE_OR_QUOTE | COMMA | MINUS,
-    DIGIT | COLON,
+    SPACE_OR_QUOTE | COMMA,
+    COLON,
     0,
     BRACKET | BACKSLASH,
     0,
@@ -64,28 +64,23 @@ static BY_HIGH: [u8; 64] = repeated([
     0,
 ]);
 
-/// Where the bytes of a register come from when they are turned: sixty-four from byte `64 - n` on turn it by `n`.
-static TURNS: [u8; 128] = {
-    let mut turns = [0; 128];
+/// The index of each byte of a block.
+static INDICES: [u8; BLOCK_BYTES] = {
+    let mut indices = [0; BLOCK_BYTES];
     let mut at = 0;
-    while at < turns.len() {
-        turns[at] = (at % BLOCK_BYTES) as u8;
+    while at < indices.len() {
+        indices[at] = at as u8;
         at += 1;
     }
-    turns
+    indices
 };
 
-/// What is added to tokens before they are multiplied: SplitMix64 from a fixed seed.
+/// What is added to tokens before they are multiplied.
 static KEYS: [u64; 8] = {
     let mut keys = [0; 8];
-    let mut state = 0x7469_6465_6761_7465_u64;
     let mut at = 0;
     while at < keys.len() {
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut bits = state;
-        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        keys[at] = bits ^ (bits >> 31);
+        keys[at] = random_word(at as u64);
         at += 1;
     }
     keys
@@ -164,9 +159,54 @@ impl Block {
     }
 }
 
+/// A mask of the first `count` bytes of a block, or all if they are more.
+///
+/// # Safety
+/// The CPU has the features that [`Avx512::detect`] looks for.
+#[inline(always)]
+unsafe fn first(count: usize) -> u64 {
+    // SAFETY: the caller's promise; nothing here touches memory.
+    unsafe { _bzhi_u64(u64::MAX, count.min(BLOCK_BYTES) as u32) }
+}
+
+/// The products of a block of `count` tokens.
+///
+/// # Safety
+/// The CPU has the features that [`Avx512::detect`] looks for; a block can be read at `tokens`.
+#[inline(always)]
+unsafe fn product(tokens: *const u8, count: usize, key: __m512i) -> __m512i {
+    // SAFETY: the caller's promise. Zeros instead of what is behind the last token.
+    unsafe {
+        let keyed = _mm512_add_epi32(_mm512_maskz_loadu_epi8(first(count), tokens.cast()), key);
+        _mm512_mul_epu32(keyed, _mm512_srli_epi64::<32>(keyed))
+    }
+}
+
+/// Another key for each block.
+///
+/// # Safety
+/// The CPU has the features that [`Avx512::detect`] looks for.
+#[inline(always)]
+unsafe fn next_key(key: __m512i) -> __m512i {
+    // SAFETY: the caller's promise; nothing here touches memory.
+    unsafe { _mm512_add_epi32(_mm512_alignr_epi32::<3>(key, key), _mm512_set1_epi32(0x9e37_79b9_u32 as i32)) }
+}
+
+/// Which of the first `count` bytes of two blocks differ.
+///
+/// # Safety
+/// The CPU has the features that [`Avx512::detect`] looks for; a block can be read at both.
+#[inline(always)]
+unsafe fn unequal(left: *const u8, right: *const u8, count: usize) -> u64 {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let (left, right) = (_mm512_loadu_si512(left.cast()), _mm512_loadu_si512(right.cast()));
+        _mm512_mask_cmpneq_epi8_mask(first(count), left, right)
+    }
+}
+
 impl Simd for Avx512 {
     type Block = Block;
-    type Waiting = __m512i;
 
     #[inline(always)]
     fn load(self, bytes: &[u8; BLOCK_BYTES]) -> Self::Block {
@@ -194,7 +234,7 @@ impl Simd for Avx512 {
             );
             Plain {
                 quote: block.equal(b'"'),
-                separator: block.of(STRUCTURAL | SPACE_OR_QUOTE),
+                separator: block.of(STRUCTURAL | SPACE_OR_QUOTE | LINE_FEED),
                 structural: block.of(STRUCTURAL),
                 rare: _mm512_test_epi8_mask(rare, rare),
             }
@@ -202,9 +242,13 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
-    fn digits(self, block: Self::Block) -> u64 {
-        // SAFETY: `self` proves the features; nothing here touches memory.
-        unsafe { block.of(DIGIT) }
+    fn digits(self, window: &[u8; WINDOW_BYTES]) -> u64 {
+        // SAFETY: `self` proves the features; the array is as long as the load, which needs no alignment.
+        unsafe {
+            let bytes = _mm256_loadu_si256(window.as_ptr().cast());
+            let values = _mm256_sub_epi8(bytes, _mm256_set1_epi8(b'0' as i8));
+            u64::from(_mm256_cmplt_epu8_mask(values, _mm256_set1_epi8(10)))
+        }
     }
 
     #[inline(always)]
@@ -223,12 +267,6 @@ impl Simd for Avx512 {
                 line_feed,
             }
         }
-    }
-
-    #[inline(always)]
-    fn line_feeds(self, block: Self::Block) -> u64 {
-        // SAFETY: `self` proves the features; nothing here touches memory.
-        unsafe { block.equal(b'\n') }
     }
 
     #[inline(always)]
@@ -259,75 +297,59 @@ impl Simd for Avx512 {
         }
     }
 
+    /// To a register and then stored: a compress to memory is microcode on Zen 4. And only half a register if that is all:
+    /// most stores of a whole one would be of two lines of the cache, and cost twice as much.
     #[inline(always)]
-    fn none_waiting(self) -> Self::Waiting {
-        // SAFETY: `self` proves the features; nothing here touches memory.
-        unsafe { _mm512_setzero_si512() }
-    }
-
-    /// Tokens are stored sixty-four at a time, each once: what is stored over what was just stored cannot be read back
-    /// before all of it has reached the cache, and a hash of the tokens would wait for that.
-    #[inline(always)]
-    fn append(
-        self,
-        block: Self::Block,
-        wanted: u64,
-        waiting: Self::Waiting,
-        count: usize,
-        tokens: &mut Tokens,
-    ) -> Self::Waiting {
-        let waiting_count = count % BLOCK_BYTES;
-        let new_count = waiting_count + wanted.count_ones() as usize;
-        // SAFETY: `self` proves the features. The load is of 64 of the table's 128 bytes, from byte 64 - 63 on at least;
-        // the store is to an array of its length.
+    fn append(self, block: Self::Block, wanted: u64, count: usize, tokens: &mut Tokens) {
+        let out = tokens[count..].first_chunk_mut::<BLOCK_BYTES>().expect("room for one more block");
+        // SAFETY: `self` proves the features; `out` is as long as the longer store, and stores need no alignment.
         unsafe {
-            let folded = _mm512_mask_mov_epi8(block.bytes, block.of(DIGIT | MINUS), _mm512_set1_epi8(b'0' as i8));
+            let kept = _mm512_set1_epi8((STRUCTURAL | SPACE_OR_QUOTE | CONTROL) as i8);
+            let others = _mm512_testn_epi8_mask(block.classes, kept);
+            let folded = _mm512_mask_mov_epi8(block.bytes, others, _mm512_set1_epi8(b'0' as i8));
             let moved = _mm512_maskz_compress_epi8(wanted, folded);
-            // Turned by as many as wait, with zeros around them.
-            let turn = _mm512_loadu_si512(TURNS.as_ptr().add(BLOCK_BYTES - waiting_count).cast());
-            let turned = _mm512_permutexvar_epi8(turn, moved);
-            if new_count < BLOCK_BYTES {
-                return _mm512_or_si512(waiting, turned);
+            _mm256_storeu_si256(out.as_mut_ptr().cast(), _mm512_castsi512_si256(moved));
+            if wanted.count_ones() > 32 {
+                _mm512_storeu_si512(out.as_mut_ptr().cast(), moved);
             }
-            let left_over = (1 << (new_count - BLOCK_BYTES)) - 1;
-            let full = _mm512_or_si512(waiting, _mm512_maskz_mov_epi8(!left_over, turned));
-            let out = tokens[count - waiting_count..].first_chunk_mut::<BLOCK_BYTES>().expect("there is room");
-            _mm512_storeu_si512(out.as_mut_ptr().cast(), full);
-            _mm512_maskz_mov_epi8(left_over, turned)
         }
     }
 
+    /// Eight places at a time: most blocks have no more, and one by one, each takes four instructions.
     #[inline(always)]
-    fn store(self, waiting: Self::Waiting, count: usize, tokens: &mut Tokens) {
-        let start = count / BLOCK_BYTES * BLOCK_BYTES;
-        let out = tokens[start..].first_chunk_mut::<BLOCK_BYTES>().expect("there is room");
-        // SAFETY: `self` proves the features; `out` is as long as the store, which needs no alignment.
-        unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), waiting) }
+    fn note(self, starts: u64, count: usize, at: u32, out: &mut [u32; BLOCK_BYTES / 2]) {
+        // SAFETY: `self` proves the features; `out` is as long as the stores, which need no alignment.
+        unsafe {
+            let places = _mm512_maskz_compress_epi8(starts, _mm512_loadu_si512(INDICES.as_ptr().cast()));
+            let eight = _mm256_cvtepu8_epi32(_mm512_castsi512_si128(places));
+            let eight = _mm256_add_epi32(eight, _mm256_set1_epi32(at as i32));
+            _mm256_storeu_si256(out.as_mut_ptr().cast(), eight);
+            if count > 8 {
+                let base = _mm512_set1_epi32(at as i32);
+                let first = _mm512_cvtepu8_epi32(_mm512_castsi512_si128(places));
+                let second = _mm512_cvtepu8_epi32(_mm512_extracti32x4_epi32::<1>(places));
+                _mm512_storeu_si512(out.as_mut_ptr().cast(), _mm512_add_epi32(first, base));
+                _mm512_storeu_si512(out.as_mut_ptr().add(16).cast(), _mm512_add_epi32(second, base));
+            }
+        }
     }
 
     /// A sum of products of neighbours with a key added to each, as the hash functions NH and UMASH have it.
     #[inline(always)]
     fn hash(self, tokens: &[u8], count: usize) -> u32 {
-        assert!(count + BLOCK_BYTES <= tokens.len());
-        let mut at = 0;
-        // SAFETY: `self` proves the features; behind `count` there is room for a block, and the keys are as long as
-        // their load.
+        assert!((count + BLOCK_BYTES).max(COMPARED_AT_ONCE) <= tokens.len());
+        // SAFETY: `self` proves the features; the tokens are long enough for the loads, and the keys as long as theirs.
         unsafe {
-            let mut key = _mm512_loadu_si512(KEYS.as_ptr().cast());
+            let first_key = _mm512_loadu_si512(KEYS.as_ptr().cast());
+            let mut key = next_key(first_key);
             let mut sum = _mm512_set1_epi64(count as i64);
-            loop {
-                let block = _mm512_loadu_si512(tokens.as_ptr().add(at).cast());
-                // Zeros instead of what is behind the last token.
-                let wanted = u64::MAX >> (BLOCK_BYTES - (count - at).clamp(1, BLOCK_BYTES));
-                let keyed = _mm512_add_epi32(_mm512_maskz_mov_epi8(wanted, block), key);
-                sum = _mm512_add_epi64(sum, _mm512_mul_epu32(keyed, _mm512_srli_epi64::<32>(keyed)));
+            sum = _mm512_add_epi64(sum, product(tokens.as_ptr(), count, first_key));
+            sum = _mm512_add_epi64(sum, product(tokens.as_ptr().add(64), count.saturating_sub(64), key));
+            let mut at = COMPARED_AT_ONCE;
+            while at < count {
+                key = next_key(key);
+                sum = _mm512_add_epi64(sum, product(tokens.as_ptr().add(at), count - at, key));
                 at += BLOCK_BYTES;
-                if at >= count {
-                    break;
-                }
-                // Another key for each block.
-                key = _mm512_alignr_epi32::<3>(key, key);
-                key = _mm512_add_epi32(key, _mm512_set1_epi32(0x9e37_79b9_u32 as i32));
             }
             let half = _mm256_add_epi64(_mm512_castsi512_si256(sum), _mm512_extracti64x4_epi64::<1>(sum));
             let quarter = _mm_add_epi64(_mm256_castsi256_si128(half), _mm256_extracti128_si256::<1>(half));
@@ -338,20 +360,19 @@ impl Simd for Avx512 {
 
     #[inline(always)]
     fn equal(self, tokens: &[u8], other: &[u8], count: usize) -> bool {
-        assert!(count + BLOCK_BYTES <= tokens.len().min(other.len()));
-        let mut differing = 0;
-        let mut at = 0;
-        while at < count {
-            let wanted = u64::MAX >> (BLOCK_BYTES - (count - at).min(BLOCK_BYTES));
-            // SAFETY: `self` proves the features; `at` is below `count`, and behind that there is room for a block.
-            unsafe {
-                let left = _mm512_loadu_si512(tokens.as_ptr().add(at).cast());
-                let right = _mm512_loadu_si512(other.as_ptr().add(at).cast());
-                differing |= _mm512_mask_cmpneq_epi8_mask(wanted, left, right);
+        assert!((count + BLOCK_BYTES).max(COMPARED_AT_ONCE) <= tokens.len().min(other.len()));
+        // SAFETY: `self` proves the features; both are long enough for the loads.
+        unsafe {
+            let (left, right) = (tokens.as_ptr(), other.as_ptr());
+            let mut differing = unequal(left, right, count);
+            differing |= unequal(left.add(64), right.add(64), count.saturating_sub(64));
+            let mut at = COMPARED_AT_ONCE;
+            while at < count {
+                differing |= unequal(left.add(at), right.add(at), count - at);
+                at += BLOCK_BYTES;
             }
-            at += BLOCK_BYTES;
+            differing == 0
         }
-        differing == 0
     }
 
     #[inline]

@@ -31,12 +31,17 @@ pub(super) use portable::Portable;
 
 /// Bytes looked at in one step: one bit of a word each.
 pub(super) const BLOCK_BYTES: usize = 64;
-/// Tokens that are kept at once, of one event or of many.
-pub(super) const TOKENS_MAX: usize = 16 << 10;
-/// Room for them, those of one block more, and what is written behind the last.
-pub(super) const TOKENS_ROOM: usize = TOKENS_MAX + 2 * BLOCK_BYTES;
+/// Tokens that are kept at once, of one event or of many: as many as there can be in what is looked at of lines at once.
+pub(super) const TOKENS_MAX: usize = 64 << 10;
+/// Room for them, those of one block more, what is written behind the last, and what is read behind it.
+pub(super) const TOKENS_ROOM: usize = TOKENS_MAX + 4 * BLOCK_BYTES;
 /// Where tokens are kept.
 pub(super) type Tokens = [u8; TOKENS_ROOM];
+/// Tokens that are hashed and compared at once, whether there are as many or not: most shapes are not longer, and a
+/// branch on how long each is would often be guessed wrong.
+pub(super) const COMPARED_AT_ONCE: usize = 2 * BLOCK_BYTES;
+/// Bytes in which a number is looked for at once.
+pub(super) const WINDOW_BYTES: usize = 32;
 
 /// Classes of the bytes of a block: bit `n` is byte `n`. Each byte is looked at alone; what lies in strings is the
 /// caller's to tell.
@@ -58,7 +63,8 @@ pub(super) struct Masks {
     pub(super) line_feed: u64,
 }
 
-/// What most blocks need. Of bytes that are not rare the masks are those of [`Masks`]; of others they mean nothing.
+/// What most blocks need. Of bytes that are not rare the masks are those of [`Masks`]. A rare byte is a separator if it is a
+/// line feed, and not if it is any other; else the masks mean nothing for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Plain {
     pub(super) quote: u64,
@@ -72,8 +78,6 @@ pub(super) struct Plain {
 pub(super) trait Simd: Copy {
     /// Sixty-four bytes in registers.
     type Block: Copy;
-    /// Tokens that wait in a register for enough others to be stored with.
-    type Waiting: Copy;
 
     /// Loads a block.
     fn load(self, bytes: &[u8; BLOCK_BYTES]) -> Self::Block;
@@ -81,36 +85,40 @@ pub(super) trait Simd: Copy {
     fn load_front(self, bytes: &[u8]) -> Self::Block;
     /// The few classes of its bytes that most blocks need.
     fn plain(self, block: Self::Block) -> Plain;
-    /// Digits.
-    fn digits(self, block: Self::Block) -> u64;
+    /// Digits, a bit each.
+    fn digits(self, window: &[u8; WINDOW_BYTES]) -> u64;
     /// Classes of its bytes.
     fn masks(self, block: Self::Block) -> Masks;
-    /// Line feeds.
-    fn line_feeds(self, block: Self::Block) -> u64;
     /// Opening and closing braces.
     fn braces(self, block: Self::Block) -> (u64, u64);
     /// Bytes that may follow a backslash in a string, `u` included, and `u` alone.
     fn escapes(self, block: Self::Block) -> (u64, u64);
     /// For each bit the XOR of it and all below: ones from an opening quote up to before the closing one.
     fn prefix_xor(self, bits: u64) -> u64;
-    /// No tokens.
-    fn none_waiting(self) -> Self::Waiting;
-    /// Appends the bytes of `wanted` in order, digits and `-` as `0`, to the `count` tokens there are: below
-    /// [`TOKENS_MAX`].
-    fn append(
-        self,
-        block: Self::Block,
-        wanted: u64,
-        waiting: Self::Waiting,
-        count: usize,
-        tokens: &mut Tokens,
-    ) -> Self::Waiting;
-    /// Stores what waits of `count` tokens. What is behind them in `tokens` is of no meaning.
-    fn store(self, waiting: Self::Waiting, count: usize, tokens: &mut Tokens);
-    /// A number by which to look up the first `count` of `tokens`, behind which there is room for a block. Strangers may
-    /// find tokens of one number: that costs a walk over the grammar, as a new shape does.
+    /// Stores the bytes of `wanted`, of which none is a space, in order behind the `count` tokens there are, below
+    /// [`TOKENS_MAX`]: structural characters, quotes and control characters as they are, all others as `0`.
+    fn append(self, block: Self::Block, wanted: u64, count: usize, tokens: &mut Tokens);
+    /// Stores the places of `starts` in order, of which there are `count` and at most 32: `at` is that of the block's first
+    /// byte. What is stored behind them is of no meaning.
+    #[inline(always)]
+    fn note(self, mut starts: u64, count: usize, at: u32, out: &mut [u32; BLOCK_BYTES / 2]) {
+        // Most blocks have no more than a first, a second and a last one. These are stored whether there are any or not,
+        // since that is not to be foreseen.
+        out[0] = at + starts.trailing_zeros();
+        out[1] = at + (starts & starts.wrapping_sub(1)).trailing_zeros();
+        out[2] = at + (63 ^ starts.leading_zeros());
+        if count > 3 {
+            for place in &mut out[..count] {
+                *place = at + starts.trailing_zeros();
+                starts &= starts.wrapping_sub(1);
+            }
+        }
+    }
+    /// A number by which to look up the first `count` of `tokens`. They are long enough for [`COMPARED_AT_ONCE`] and for a
+    /// block behind `count`. Strangers may find tokens of one number: that costs a walk over the grammar, as a new shape
+    /// does.
     fn hash(self, tokens: &[u8], count: usize) -> u32;
-    /// Whether the first `count` of both are equal, behind which there is room for a block.
+    /// Whether the first `count` of both are equal, which are as long.
     fn equal(self, tokens: &[u8], other: &[u8], count: usize) -> bool;
     /// Runs `work` in a function of its own, compiled for this instruction set: what is rare should not take up registers
     /// where it is not needed.

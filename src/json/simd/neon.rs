@@ -5,7 +5,7 @@ use std::arch::aarch64::*;
 
 use super::gather::MOVES;
 use super::portable::{self, prefix_xor};
-use super::{BLOCK_BYTES, Masks, Plain, Simd, Tokens, Work};
+use super::{BLOCK_BYTES, Masks, Plain, Simd, Tokens, WINDOW_BYTES, Work};
 
 /// Exists only where [`Neon::detect`] found every feature used here.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -117,9 +117,22 @@ unsafe fn is_rare(bytes: uint8x16_t) -> uint8x16_t {
     unsafe { vorrq_u8(vorrq_u8(vceqq_u8(bytes, vdupq_n_u8(b'\\')), is_control(bytes)), is_high(bytes)) }
 }
 
+/// Structural characters, quotes and control characters as they are, other bytes as `0`.
+///
+/// # Safety
+/// The CPU has NEON.
+#[inline(always)]
+unsafe fn folded(bytes: uint8x16_t) -> uint8x16_t {
+    // SAFETY: the caller's promise; nothing here touches memory.
+    unsafe {
+        let quote = vceqq_u8(bytes, vdupq_n_u8(b'"'));
+        let kept = vorrq_u8(vorrq_u8(is_structural(bytes), is_control(bytes)), quote);
+        vbslq_u8(kept, bytes, vdupq_n_u8(b'0'))
+    }
+}
+
 impl Simd for Neon {
     type Block = [uint8x16_t; 4];
-    type Waiting = ();
 
     #[inline(always)]
     fn load(self, bytes: &[u8; BLOCK_BYTES]) -> Self::Block {
@@ -144,8 +157,7 @@ impl Simd for Neon {
             let quote = equal(block, b'"');
             Plain {
                 quote,
-                // The other white space is rare.
-                separator: structural | quote | equal(block, b' '),
+                separator: structural | quote | equal(block, b'\n') | equal(block, b' '),
                 structural,
                 rare: mask([is_rare(a), is_rare(b), is_rare(c), is_rare(d)]),
             }
@@ -153,10 +165,13 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
-    fn digits(self, block: Self::Block) -> u64 {
-        let [a, b, c, d] = block;
-        // SAFETY: `self` proves NEON.
-        unsafe { mask([is_digit(a), is_digit(b), is_digit(c), is_digit(d)]) }
+    fn digits(self, window: &[u8; WINDOW_BYTES]) -> u64 {
+        // SAFETY: `self` proves NEON; the array is as long as the two loads.
+        unsafe {
+            let (low, high) = (vld1q_u8(window.as_ptr()), vld1q_u8(window.as_ptr().add(16)));
+            let none = vdupq_n_u8(0);
+            mask([is_digit(low), is_digit(high), none, none])
+        }
     }
 
     #[inline(always)]
@@ -177,12 +192,6 @@ impl Simd for Neon {
                 line_feed: equal(block, b'\n'),
             }
         }
-    }
-
-    #[inline(always)]
-    fn line_feeds(self, block: Self::Block) -> u64 {
-        // SAFETY: `self` proves NEON.
-        unsafe { equal(block, b'\n') }
     }
 
     #[inline(always)]
@@ -210,10 +219,7 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
-    fn none_waiting(self) {}
-
-    #[inline(always)]
-    fn append(self, block: Self::Block, wanted: u64, (): (), count: usize, tokens: &mut Tokens) {
+    fn append(self, block: Self::Block, wanted: u64, count: usize, tokens: &mut Tokens) {
         let out = tokens[count..].first_chunk_mut::<BLOCK_BYTES>().expect("room for one more block");
         let mut count = 0;
         // SAFETY: `self` proves NEON. A row of the table is as long as its load. Each store is of 8 bytes at `count`,
@@ -221,19 +227,14 @@ impl Simd for Neon {
         unsafe {
             for eighth in 0..8 {
                 let set = (wanted >> (8 * eighth)) as u8;
-                let quarter = block[eighth / 2];
+                let quarter = folded(block[eighth / 2]);
                 let half = if eighth % 2 == 0 { vget_low_u8(quarter) } else { vget_high_u8(quarter) };
                 let moved = vtbl1_u8(half, vld1_u8(MOVES[usize::from(set)].as_ptr()));
-                let digits = vcle_u8(vsub_u8(moved, vdup_n_u8(b'0')), vdup_n_u8(9));
-                let folded = vorr_u8(digits, vceq_u8(moved, vdup_n_u8(b'-')));
-                vst1_u8(out.as_mut_ptr().add(count), vbsl_u8(folded, vdup_n_u8(b'0'), moved));
+                vst1_u8(out.as_mut_ptr().add(count), moved);
                 count += set.count_ones() as usize;
             }
         }
     }
-
-    #[inline(always)]
-    fn store(self, (): (), _: usize, _: &mut Tokens) {}
 
     #[inline(always)]
     fn hash(self, tokens: &[u8], count: usize) -> u32 {

@@ -1,6 +1,6 @@
 //! The block operations on a table and words of 64 bits, eight bytes at a time: for CPUs without vectors, and for Miri. Pure.
 
-use super::{BLOCK_BYTES, Masks, Plain, Simd, Tokens, Work};
+use super::{BLOCK_BYTES, Masks, Plain, Simd, Tokens, WINDOW_BYTES, Work};
 
 /// Moves bit 8 * i to bit 56 + i, for each i.
 const GATHER: u64 = 0x0102_0408_1020_4080;
@@ -87,7 +87,6 @@ fn classes_of(block: &[u8; BLOCK_BYTES]) -> [u64; 8] {
 
 impl Simd for Portable {
     type Block = [u8; BLOCK_BYTES];
-    type Waiting = ();
 
     #[inline(always)]
     fn load(self, bytes: &[u8; BLOCK_BYTES]) -> Self::Block {
@@ -104,19 +103,20 @@ impl Simd for Portable {
     #[inline(always)]
     fn plain(self, block: Self::Block) -> Plain {
         let classes = classes_of(&block);
-        let backslash = mask(&classes, BACKSLASH);
+        let (control, line_feed) = (mask(&classes, CONTROL), mask(&classes, LINE_FEED));
         Plain {
             quote: mask(&classes, QUOTE),
-            separator: mask(&classes, SEPARATOR),
+            separator: mask(&classes, SEPARATOR) & !control | line_feed,
             structural: mask(&classes, STRUCTURAL),
-            rare: backslash | mask(&classes, CONTROL) | mask(&classes, HIGH),
+            rare: mask(&classes, BACKSLASH) | control | mask(&classes, HIGH),
         }
     }
 
     #[inline(always)]
-    fn digits(self, block: Self::Block) -> u64 {
+    fn digits(self, window: &[u8; WINDOW_BYTES]) -> u64 {
         let mut digits = 0;
-        for (eighth, word) in words_of(&block).iter().enumerate() {
+        for (eighth, bytes) in window.as_chunks::<8>().0.iter().enumerate() {
+            let word = u64::from_le_bytes(*bytes);
             // Digits become 0 to 9, and what is more reaches the top bit. No byte carries into the next.
             let values = word ^ (u64::from(b'0') * LOWEST);
             let others = ((values & !(LOWEST << 7)) + 0x76 * LOWEST) | values;
@@ -140,11 +140,6 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
-    fn line_feeds(self, block: Self::Block) -> u64 {
-        equal(&block, b'\n')
-    }
-
-    #[inline(always)]
     fn braces(self, block: Self::Block) -> (u64, u64) {
         (equal(&block, b'{'), equal(&block, b'}'))
     }
@@ -161,23 +156,18 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
-    fn none_waiting(self) {}
-
-    #[inline(always)]
-    fn append(self, block: Self::Block, mut wanted: u64, (): (), count: usize, tokens: &mut Tokens) {
+    fn append(self, block: Self::Block, mut wanted: u64, count: usize, tokens: &mut Tokens) {
         let out = tokens[count..].first_chunk_mut::<BLOCK_BYTES>().expect("room for one more block");
         let mut count = 0;
         while wanted != 0 {
             let at = wanted.trailing_zeros() as usize;
             let byte = block[at];
-            out[count % BLOCK_BYTES] = if byte.is_ascii_digit() || byte == b'-' { b'0' } else { byte };
+            let is_kept = CLASSES[usize::from(byte)] & (1 << QUOTE | 1 << CONTROL | 1 << STRUCTURAL) != 0;
+            out[count % BLOCK_BYTES] = if is_kept { byte } else { b'0' };
             count += 1;
             wanted &= wanted - 1;
         }
     }
-
-    #[inline(always)]
-    fn store(self, (): (), _: usize, _: &mut Tokens) {}
 
     #[inline(always)]
     fn hash(self, tokens: &[u8], count: usize) -> u32 {
@@ -203,17 +193,20 @@ impl Simd for Portable {
 /// Words of eight tokens that count for the hash; what differs later only is told apart by comparing.
 const HASHED_WORDS_MAX: usize = 64;
 
-/// Odd multipliers for the words: SplitMix64 from a fixed seed.
+/// The `number`-th word of SplitMix64 from a fixed seed.
+pub(super) const fn random_word(number: u64) -> u64 {
+    let mut bits = 0x7469_6465_6761_7465_u64.wrapping_add(0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(number + 1));
+    bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    bits ^ (bits >> 31)
+}
+
+/// Odd multipliers for the words.
 static MULTIPLIERS: [u64; HASHED_WORDS_MAX] = {
     let mut multipliers = [0; HASHED_WORDS_MAX];
-    let mut state = 0x7469_6465_6761_7465_u64;
     let mut at = 0;
     while at < multipliers.len() {
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut bits = state;
-        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        multipliers[at] = (bits ^ (bits >> 31)) | 1;
+        multipliers[at] = random_word(at as u64) | 1;
         at += 1;
     }
     multipliers
