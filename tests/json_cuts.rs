@@ -110,8 +110,8 @@ fn body_of(shape: BodyShape) -> (Vec<u8>, Vec<Vec<u8>>, usize) {
 
 #[test]
 fn an_event_split_at_each_byte_is_judged_and_stored_the_same() {
-    for level in Level::all() {
-        let mut validator = Validator::with_level(Limits::default().json_depth_max, level);
+    for level in Level::all().into_iter().chain([Level::parser()]) {
+        let mut validator = Validator::with_level(Limits::default().json_depth_max, level).never_resting();
         for shape in [BodyShape::Lines, BodyShape::Json, BodyShape::Batch] {
             let (body, valid, broken) = body_of(shape);
             let whole = store(&mut validator, shape, &body, &[], true);

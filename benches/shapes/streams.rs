@@ -138,6 +138,13 @@ pub(crate) fn tiny() -> Vec<Vec<u8>> {
         .collect()
 }
 
+/// Every event ends in what no event ends in.
+pub(crate) fn all_broken() -> Vec<Vec<u8>> {
+    let mut events = one_shape(343);
+    events.iter_mut().for_each(|event| event.push(b']'));
+    events
+}
+
 /// Every other event ends in what no event ends in: looked at in vain before it is parsed.
 pub(crate) fn half_broken() -> Vec<Vec<u8>> {
     let mut events = one_shape(343);

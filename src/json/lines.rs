@@ -96,6 +96,22 @@ impl LineEnds {
     }
 }
 
+/// The first lines of `input`, not looked at. Returns the bytes up to the end of the last one.
+#[inline(never)]
+pub(super) fn unscanned_lines<'i>(input: &'i [u8], lines: &mut Lines<'i>) -> usize {
+    let mut start = 0;
+    while lines.count < LINES_MAX
+        && let Some(bytes) = memchr::memchr(b'\n', &input[start..])
+    {
+        let (from, to) = trimmed(input, start, start + bytes);
+        if from < to {
+            *lines.push() = Scan::unscanned(&input[from..to]);
+        }
+        start += bytes + 1;
+    }
+    start
+}
+
 /// The scan of whole lines, at most as many as there is room for. Returns the bytes of the input up to the end of the
 /// last.
 pub(super) struct LinesPass<'s, 'i, 'l> {
@@ -113,6 +129,7 @@ impl<'i> Work for LinesPass<'_, 'i, '_> {
     fn with<S: Simd>(self, simd: S) -> usize {
         let Self { scanner, input, lines, limit } = self;
         let (progress, ended) = simd.run(Ends { scanner, input, limit: limit.min(LINES_MAX) });
+        scanner.counts.scanned_bytes += progress.at.min(input.len()) as u64;
         let Some(last) = ended.checked_sub(1) else { return 0 };
         scanner.conclude_lines(simd, input, (ended, progress.scalars), lines);
         scanner.memory.lines.ends[last] as usize + 1
@@ -281,6 +298,8 @@ impl Scanner {
             }
         }
         self.is_steady = changes * CHANGES_PART_MAX <= count;
+        let proven = lines.as_slice().iter().map(|scan| usize::from(scan.is_proven())).sum();
+        self.credit.settle(proven, lines.count - proven);
     }
 
     /// Looks up the shape of a line with the tokens `first..end`. Whether it is not that of the line before. The hash is

@@ -10,11 +10,13 @@
 //!            │        ├─ shapes    tokens seen before: the grammar is known to hold
 //!            │        ├─ grammar   tokens not seen before
 //!            │        └─ scalars, escapes, utf8: what tokens do not tell
+//!            ├─ credit             whether it pays to look at an event before it is parsed
 //!            └─ parser, numbers    the last word on what the scan cannot prove
 //! ```
 //!
 //! This room is the one interface behind which all of that may change. It knows nothing of HTTP, shards or storage.
 
+mod credit;
 mod error;
 mod escapes;
 mod fields;

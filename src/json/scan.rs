@@ -11,10 +11,11 @@
 //!
 //! A scan that does not prove an event says nothing against it: the caller asks the parser.
 
+use super::credit::Credit;
 use super::escapes;
 use super::fields::Tokens as TokenPlaces;
 use super::grammar::Grammar;
-use super::lines::{LINES_MAX, LineEnds, Lines, LinesPass};
+use super::lines::{LINES_MAX, LineEnds, Lines, LinesPass, unscanned_lines};
 use super::pass::{BRACE, END, EventPass, PLACES_MAX, Places, Progress, Rare, trimmed};
 use super::scalars::is_scalar;
 use super::shapes::{KeyList, SHAPE_TOKENS_MAX, Shapes, Slot};
@@ -42,14 +43,29 @@ pub struct Scan<'i> {
     slot: Option<Slot>,
     /// It is a valid object. If not, the parser is to be asked.
     is_proven: bool,
+    /// It was looked at. If not, nothing is known of it but where it is.
+    is_scanned: bool,
     has_escapes: bool,
     has_controls: bool,
 }
 
 impl<'i> Scan<'i> {
     /// Of no event.
-    pub(super) const NOTHING: Self =
-        Self { text: &[], number: 0, start: 0, slot: None, is_proven: false, has_escapes: false, has_controls: false };
+    pub(super) const NOTHING: Self = Self {
+        text: &[],
+        number: 0,
+        start: 0,
+        slot: None,
+        is_proven: false,
+        is_scanned: false,
+        has_escapes: false,
+        has_controls: false,
+    };
+
+    /// Of an event that was not looked at.
+    pub(super) fn unscanned(text: &'i [u8]) -> Self {
+        Self { text, ..Self::NOTHING }
+    }
 
     /// The event: of a line, without white space around it.
     #[inline]
@@ -62,6 +78,11 @@ impl<'i> Scan<'i> {
     #[inline(always)]
     pub(super) fn prove_by(&mut self, slot: Slot) {
         (self.slot, self.is_proven) = (Some(slot), true);
+    }
+
+    #[inline]
+    pub(super) fn is_scanned(&self) -> bool {
+        self.is_scanned
     }
 
     #[inline]
@@ -83,8 +104,13 @@ pub struct Counts {
     pub known_shapes: u64,
     /// By a walk over the grammar: shapes that were new, forgotten, or too long to remember.
     pub walked: u64,
-    /// By the parser: events that are not valid, as far as is known.
+    /// By the parser: events that are not valid, as far as is known, and those of the next line.
     pub parsed: u64,
+    /// By the parser without having been looked at, since most of those before were not valid, or as
+    /// [`Level::parser`] has it.
+    pub unscanned: u64,
+    /// Bytes that were looked at, some of them twice: those of a line whose end has not come yet.
+    pub scanned_bytes: u64,
 }
 
 /// Where tokens lie that begin a number or literal: every other byte at most, since something is between two.
@@ -113,6 +139,7 @@ pub(super) struct Scanner {
     pub(super) is_steady: bool,
     /// Calls so far: what was found out of places is of one call.
     number: u64,
+    pub(super) credit: Credit,
     pub(super) counts: Counts,
 }
 
@@ -131,6 +158,7 @@ impl Scanner {
             shapes: Shapes::new(),
             is_steady: false,
             number: 0,
+            credit: if level == Level::parser() { Credit::NONE } else { Credit::NEW },
             counts: Counts::default(),
         }
     }
@@ -142,12 +170,20 @@ impl Scanner {
     /// The first event of `input`; `None` if its end is not in it.
     #[inline]
     pub(super) fn scan<'i>(&mut self, input: &'i [u8], until: Until) -> Option<Scan<'i>> {
+        if until == Until::End && self.credit.events() == 0 {
+            return Some(Scan::unscanned(input));
+        }
         self.begin();
         let level = self.level;
-        match until {
+        let scan = match until {
             Until::Brace => level.run(EventPass::<BRACE> { scanner: self, input }),
             Until::End => level.run(EventPass::<END> { scanner: self, input }),
+        };
+        self.counts.scanned_bytes += scan.map_or(input.len(), |scan| scan.text.len()) as u64;
+        if let Some(scan) = &scan {
+            self.credit.settle(usize::from(scan.is_proven), usize::from(!scan.is_proven));
         }
+        scan
     }
 
     /// The first lines of `input`. Returns the bytes up to the end of the last one scanned.
@@ -155,7 +191,11 @@ impl Scanner {
     pub(super) fn scan_lines<'i>(&mut self, input: &'i [u8], lines: &mut Lines<'i>) -> usize {
         self.begin();
         lines.clear();
-        let bytes = self.level.run(LinesPass { scanner: self, input, lines, limit: LINES_MAX });
+        let limit = self.credit.events().min(LINES_MAX);
+        if limit == 0 {
+            return unscanned_lines(input, lines);
+        }
+        let bytes = self.level.run(LinesPass { scanner: self, input, lines, limit });
         if bytes > 0 || input.len() < PLACES_MAX * BLOCK_BYTES {
             return bytes;
         }
@@ -233,7 +273,7 @@ impl Scanner {
         scan.number = self.number;
         scan.start = start;
         scan.slot = None;
-        (scan.is_proven, scan.has_escapes, scan.has_controls) = (false, false, false);
+        (scan.is_proven, scan.is_scanned, scan.has_escapes, scan.has_controls) = (false, true, false, false);
     }
 
     /// Whether what begins at the first `count` noted places is a number or literal each.

@@ -1,5 +1,6 @@
 //! The validator: a scan that proves most events at memory speed, and behind it a parser for the rest. Shard thread.
 
+use super::credit::Credit;
 use super::fields::Event;
 use super::lines::Lines;
 use super::parser::Parser;
@@ -18,8 +19,8 @@ pub struct Validator {
 }
 
 impl Validator {
-    /// A validator that allows `depth_max` objects and arrays inside each other, the event itself included, on the
-    /// fastest instructions this CPU has.
+    /// A validator that allows `depth_max` objects and arrays inside each other, the event itself included, in the way that
+    /// is fastest on this CPU: [`Level::best`].
     ///
     /// # Panics
     /// If `depth_max` is over [`DEPTH_MAX`].
@@ -28,7 +29,7 @@ impl Validator {
         Self::with_level(depth_max, Level::best())
     }
 
-    /// The same on instructions of a choice, for tests and measurements.
+    /// The same in a way of choice, for tests and measurements.
     ///
     /// # Panics
     /// If `depth_max` is over [`DEPTH_MAX`].
@@ -41,6 +42,16 @@ impl Validator {
             unescaped: Vec::new(),
             wrapped: Vec::new(),
         }
+    }
+
+    /// The same, but it looks at every event before it parses one, however many of those before were not valid. For tests:
+    /// else a stream of faults would soon test the parser only.
+    #[must_use]
+    pub fn never_resting(mut self) -> Self {
+        if self.level() != Level::parser() {
+            self.scanner.credit = Credit::ENDLESS;
+        }
+        self
     }
 
     /// Accepts `event` if it is one JSON object in UTF-8, with or without white space around it, nested no deeper than
@@ -61,8 +72,8 @@ impl Validator {
         self.scanner.scan(input, until)
     }
 
-    /// Does the same with the lines that `input` begins with, one event each, some dozens at once: until `lines` is full
-    /// or no more of them end in `input`. Blank lines are left out. Returns the bytes of `input` up to after the line
+    /// Does the same with the lines that `input` begins with, one event each, some dozens at once: until `lines` is full,
+    /// or no more of them end in `input`, or, where many before were not valid, after some. Blank lines are left out. Returns the bytes of `input` up to after the line
     /// feed of the last one; 0 if there is none.
     ///
     /// ```
@@ -88,7 +99,11 @@ impl Validator {
         let Self { scanner, parser, unescaped, .. } = self;
         if !scan.is_proven() {
             scanner.counts.parsed += 1;
+            scanner.counts.unscanned += u64::from(!scan.is_scanned());
             parser.parse(scan.text())?;
+            if !scan.is_scanned() {
+                scanner.credit.earn();
+            }
         }
         Ok(Event { scan, scanner, unescaped })
     }
@@ -116,7 +131,7 @@ impl Validator {
         }
     }
 
-    /// The instructions in use.
+    /// How it validates.
     #[must_use]
     pub fn level(&self) -> Level {
         self.scanner.level()

@@ -226,8 +226,8 @@ fn one_value_of_any_kind_and_nothing_else() {
 /// Found by a random test: the string went on in the next line when its line ended with a block.
 #[test]
 fn a_string_left_open_ends_with_its_line_wherever_that_is() {
-    let mut validator = Validator::new(DEPTH);
-    for before in 0..130 {
+    let mut validator = Validator::new(DEPTH).never_resting();
+    for before in (0..130).step_by(if cfg!(miri) { 43 } else { 1 }) {
         let body = format!("{}{{\"a\":\"\r\n{{\"b\":\"c\"}}\nd{{\"{{}}\n{{\"e\":[]}}\n", " ".repeat(before));
         let mut lines = super::super::Lines::new();
         assert_eq!(validator.scan_lines(body.as_bytes(), &mut lines), body.len());

@@ -93,16 +93,21 @@ fn serde_json(text: &[u8]) -> bool {
     begins && serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok()
 }
 
-/// A validator for each instruction set of this CPU.
+/// A validator for each instruction set of this CPU, and two that leave events to the parser: one all of them, one when it
+/// has met too many faults.
 pub(crate) struct Ours {
     validators: Vec<Validator>,
+    resting: [Validator; 2],
     body: Vec<u8>,
 }
 
 impl Ours {
     pub(crate) fn new() -> Self {
-        let validators = Level::all().into_iter().map(|level| Validator::with_level(DEPTH, level)).collect();
-        Self { validators, body: Vec::new() }
+        let validators =
+            Level::all().into_iter().map(|level| Validator::with_level(DEPTH, level).never_resting()).collect();
+        let best = Level::all().pop().expect("portable code runs everywhere");
+        let resting = [best, Level::parser()].map(|level| Validator::with_level(DEPTH, level));
+        Self { validators, resting, body: Vec::new() }
     }
 
     /// Makes the shape of a valid event known.
@@ -165,7 +170,12 @@ impl Ours {
                 assert_eq!(validator.counts().parsed, before, "in an array, left to the parser: {shown:?}");
             }
         }
-        agreed.expect("there is an instruction set")
+        let agreed = agreed.expect("there is an instruction set");
+        for validator in &mut self.resting {
+            let shown = String::from_utf8_lossy(text);
+            assert_eq!(validator.validate(text).is_ok(), agreed, "{}: {shown:?}", validator.level());
+        }
+        agreed
     }
 }
 
@@ -174,7 +184,7 @@ impl Ours {
     #[allow(dead_code, reason = "one test uses it")]
     pub(crate) fn judge_lines(&mut self, body: &[u8]) -> Vec<bool> {
         let mut agreed: Option<Vec<bool>> = None;
-        for validator in &mut self.validators {
+        for validator in self.validators.iter_mut().chain(&mut self.resting) {
             let (mut rest, mut lines, mut verdicts) = (body, Lines::new(), Vec::new());
             while !rest.is_empty() {
                 let bytes = validator.scan_lines(rest, &mut lines);
