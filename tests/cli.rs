@@ -1,7 +1,8 @@
 //! The command line from outside: which source of a setting wins, what is refused with which code, how output ends.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
 use serde_json::Value;
@@ -128,18 +129,7 @@ fn without_arguments_it_serves_says_its_plan_and_stops_when_asked() {
     let directory = tempfile::tempdir().unwrap();
     let free_address = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     let (listen, admin) = (free_address(), free_address());
-    let mut server = tidegate(&[])
-        .env("TIDEGATE_DATA", directory.path())
-        .env("TIDEGATE_LISTEN", &listen)
-        .env("TIDEGATE_ADMIN", &admin)
-        .env("TIDEGATE_SHARDS", "1")
-        .env("TIDEGATE_SEGMENT_BYTES", "8MiB")
-        .env("TIDEGATE_RESERVE_BYTES", "0")
-        .env("TIDEGATE_LOG_BUFFER_BYTES", "8MiB")
-        .env("TIDEGATE_POOL_BYTES", "4MiB")
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut server = serving(directory.path(), &listen, &admin).spawn().unwrap();
     wait_until_ready(&admin, &mut server);
 
     let other = directory.path().join("other");
@@ -157,6 +147,39 @@ fn without_arguments_it_serves_says_its_plan_and_stops_when_asked() {
     for part in ["  shards   1 on core", &format!("curl http://{listen}/v1/events ")] {
         assert!(said.contains(part), "{part}: {said}");
     }
+}
+
+/// A small server, configured by variables alone; what it says is piped.
+fn serving(data: &Path, listen: &str, admin: &str) -> Command {
+    let mut command = tidegate(&[]);
+    command
+        .env("TIDEGATE_DATA", data)
+        .env("TIDEGATE_LISTEN", listen)
+        .env("TIDEGATE_ADMIN", admin)
+        .env("TIDEGATE_SHARDS", "1")
+        .env("TIDEGATE_SEGMENT_BYTES", "8MiB")
+        .env("TIDEGATE_RESERVE_BYTES", "0")
+        .env("TIDEGATE_LOG_BUFFER_BYTES", "8MiB")
+        .env("TIDEGATE_POOL_BYTES", "4MiB")
+        .stderr(Stdio::piped());
+    command
+}
+
+#[test]
+fn addresses_that_a_killed_server_has_not_let_go_of_yet_are_waited_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let former = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    let [listen, admin] = [0, 1].map(|at: usize| former[at].local_addr().unwrap().to_string());
+    let mut server = serving(directory.path(), &listen, &admin).spawn().unwrap();
+    let mut said = BufReader::new(server.stderr.take().unwrap()).lines().map(Result::unwrap);
+    for (address, former) in [&admin, &listen].into_iter().zip(former.into_iter().rev()) {
+        let waits = format!("{address} is in use: waiting for a former server to end");
+        assert!(said.any(|line| line.contains(&waits)), "it ended instead");
+        drop(former);
+    }
+    assert!(said.any(|line| line.contains("listening on")), "it ended instead");
+    server.kill().unwrap();
+    server.wait().unwrap();
 }
 
 /// Asks /ready until it is, as often as it takes a slow machine to start; each look is a round trip.

@@ -91,6 +91,12 @@ impl fmt::Display for BootError {
     }
 }
 
+/// How long an address may be in use before that is an error. The kernel ends a killed process's rings, and with them its
+/// sockets, a little after the process itself: a restart right after kill -9 finds its own addresses bound.
+const FORMER_ENDS_WITHIN: Duration = Duration::from_secs(3);
+/// Between two attempts to bind.
+const BIND_AGAIN_AFTER: Duration = Duration::from_millis(20);
+
 fn host(what: impl Into<String>) -> impl FnOnce(io::Error) -> BootError {
     let what = what.into();
     move |error| BootError::Host { what, error }
@@ -117,10 +123,11 @@ fn serve(config: &Config, plan: &Plan) -> Result<Outcome, BootError> {
         let given = config.sources.name(setting, &address);
         move |error| BootError::Address { given, error }
     };
-    let admin = TcpListener::bind(plan.admin).map_err(address("admin", plan.admin))?;
+    let admin = patiently(plan.admin, || TcpListener::bind(plan.admin)).map_err(address("admin", plan.admin))?;
     let mut listeners: Vec<Vec<OwnedFd>> = plan.shards.iter().map(|_| Vec::new()).collect();
     for listen in &plan.listen {
-        let (_, sockets) = net::listen(*listen, plan.shards.len()).map_err(address("listen", *listen))?;
+        let listening = patiently(*listen, || net::listen(*listen, plan.shards.len()));
+        let (_, sockets) = listening.map_err(address("listen", *listen))?;
         for (shard, socket) in sockets.into_iter().enumerate() {
             listeners[shard].push(socket);
         }
@@ -142,6 +149,23 @@ fn serve(config: &Config, plan: &Plan) -> Result<Outcome, BootError> {
         return Ok(Outcome::DrainTimedOut);
     }
     Ok(outcome)
+}
+
+/// Binds, and while the address is in use goes on trying for [`FORMER_ENDS_WITHIN`].
+fn patiently<T>(address: SocketAddr, mut bind: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    let begun = Instant::now();
+    let mut waits = false;
+    loop {
+        match bind() {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && begun.elapsed() < FORMER_ENDS_WITHIN => {
+                if !std::mem::replace(&mut waits, true) {
+                    say(&format_args!("{address} is in use: waiting for a former server to end"));
+                }
+                std::thread::sleep(BIND_AGAIN_AFTER);
+            }
+            bound => return bound,
+        }
+    }
 }
 
 /// The threads of a running server.
