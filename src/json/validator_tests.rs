@@ -190,10 +190,10 @@ fn every_one_byte_change_is_judged_as_another_parser_judges_it() {
         r#" { "a" : [ ] , "b" : 0 , "c" : "" } "#,
         r#"{"long":"0123456789012345678901234567890123456789012345678901234567890123456789","x":12345678901234567890}"#,
     ];
-    let bytes: Vec<u8> = if cfg!(miri) { b"{\"\\1\xff".to_vec() } else { (0..=255).collect() };
+    let bytes: Vec<u8> = if cfg!(miri) { b"\"\xff".to_vec() } else { (0..=255).collect() };
     let mut validator = Validator::new(DEPTH);
     for seed in seeds {
-        for at in (0..seed.len()).step_by(if cfg!(miri) { 13 } else { 1 }) {
+        for at in (0..seed.len()).step_by(if cfg!(miri) { 37 } else { 1 }) {
             for byte in &bytes {
                 let mut replaced = seed.as_bytes().to_vec();
                 replaced[at] = *byte;

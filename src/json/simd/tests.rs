@@ -107,8 +107,9 @@ fn every_byte_at_every_place_gets_its_bits_and_no_others() {
     for byte in (0..=255u8).step_by(if cfg!(miri) { 29 } else { 1 }) {
         for at in (0..BLOCK_BYTES).step_by(if cfg!(miri) { 63 } else { 1 }) {
             // Neighbours one off: the ones a carry would make look equal.
-            for neighbour in [byte ^ 1, byte ^ 0x80, byte.wrapping_add(1), 0, 0xff] {
-                let mut block = [neighbour; BLOCK_BYTES];
+            let neighbours = [byte ^ 1, byte ^ 0x80, byte.wrapping_add(1), 0, 0xff];
+            for neighbour in &neighbours[..if cfg!(miri) { 1 } else { 5 }] {
+                let mut block = [*neighbour; BLOCK_BYTES];
                 block[at] = byte;
                 check(&block, 1 << at, &mut tokens);
             }
@@ -199,14 +200,15 @@ impl Work for Equal<'_> {
 
 #[test]
 fn one_byte_of_difference_anywhere_is_seen_and_what_is_behind_is_not() {
-    let mut left = [0; TOKENS_ROOM];
+    let longest = if cfg!(miri) { 300 } else { 4096 };
+    let mut left = vec![0; longest + COMPARED_AT_ONCE];
     for (at, byte) in left.iter_mut().enumerate() {
         // Nothing that is folded.
         *byte = b'a' + (at % 16) as u8;
     }
-    for len in (1..300).step_by(if cfg!(miri) { 131 } else { 1 }).chain(if cfg!(miri) { None } else { Some(4096) }) {
+    for len in (1..300).step_by(if cfg!(miri) { 131 } else { 1 }).chain(if cfg!(miri) { None } else { Some(longest) }) {
         for level in Level::all() {
-            let mut right = left;
+            let mut right = left.clone();
             right[len..].fill(0xee);
             assert_eq!(level.run(Equal(&left, &right, len)), (true, true), "{level}: {len} bytes");
             for at in (0..len).step_by(if len < 300 && !cfg!(miri) { 1 } else { 61 }) {
