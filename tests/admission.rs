@@ -234,5 +234,9 @@ fn a_slow_disk_is_answered_by_admitting_less_not_by_waiting() {
     assert!(p99_ns < 250 * MS, "p99 {} ms", p99_ns / MS);
     let goodput = outcome.goodput(4 * SECOND, 10 * SECOND) / Machine::default().capacity();
     assert!(goodput > 0.4, "the disk is used: {goodput:.3} of what it could be 0.5");
-    assert_eq!(outcome.reasons[0], 0, "the core is not the bottleneck");
+    let [by_target, by_lag, ..] = outcome.reasons;
+    assert!(
+        by_target * 100 <= by_lag,
+        "the core is not the bottleneck: {by_target} refused for it, {by_lag} for the disk"
+    );
 }

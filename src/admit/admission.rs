@@ -154,7 +154,9 @@ pub struct Admission {
     /// Charged since the start.
     work: u64,
     facts: Facts,
-    refused_in_step: bool,
+    /// Since the last step something was refused to hold the target, or because the disk is behind.
+    refused_for_target: bool,
+    refused_for_lag: bool,
     refused_at_ns: Option<u64>,
 }
 
@@ -177,7 +179,8 @@ impl Admission {
             in_flight: 0,
             work: 0,
             facts: Facts::default(),
-            refused_in_step: false,
+            refused_for_target: false,
+            refused_for_lag: false,
             refused_at_ns: None,
         }
     }
@@ -189,8 +192,8 @@ impl Admission {
             return false;
         }
         self.facts = facts();
-        let refused = std::mem::take(&mut self.refused_in_step);
-        self.controller.step(&self.meter, ticks, refused);
+        self.controller.step(&self.meter, ticks, std::mem::take(&mut self.refused_for_target));
+        let refused = std::mem::take(&mut self.refused_for_lag);
         self.lag.step(now_ns, ticks, self.facts.progress, self.work, refused);
         self.hold.step(self.meter.refusing_lasting(), ticks);
         true
@@ -206,8 +209,10 @@ impl Admission {
         self.meter.count_offered(verdict.is_ok());
         match verdict {
             Ok(()) => self.in_flight += 1,
-            Err(_) => {
-                self.refused_in_step = true;
+            Err(reason) => {
+                // A share is one of either rate.
+                self.refused_for_target |= matches!(reason, Refusal::Utilization | Refusal::Share);
+                self.refused_for_lag |= matches!(reason, Refusal::Lag | Refusal::Share);
                 self.refused_at_ns = Some(now_ns);
             }
         }

@@ -38,6 +38,9 @@ const TICKS_PER_STEP_MAX: u64 = 50;
 /// From this share of the target on, the budget is enforced. Below it nothing is refused for utilization, however
 /// wrong the rate is: the cost of work measured on an almost idle shard is too high, because small turns cost more.
 const ENFORCED_FROM: u64 = PPM * 9 / 10;
+/// While something is refused, it stays enforced down to this share: what is refused is why there is less to serve, and
+/// letting everything in until the means have risen again would be a burst each time, of whatever priority.
+const ENFORCED_TO: u64 = PPM / 2;
 
 /// See the module text.
 #[derive(Clone, Debug)]
@@ -86,7 +89,8 @@ impl Controller {
         });
         // By the slow mean too: while the debt of a burst is paid, the fast one falls below, and letting go then would
         // forgive it.
-        self.enforced = meter.serving_fast().max(serving) >= target * ENFORCED_FROM / PPM;
+        let from = if self.enforced && refused { ENFORCED_TO } else { ENFORCED_FROM };
+        self.enforced = meter.serving_fast().max(serving) >= target * from / PPM;
     }
 
     /// Work that may be admitted per tick; `None` before anything was measured, or without a target.
@@ -168,6 +172,18 @@ mod tests {
             assert!(work >= RATE_MIN, "{tick}: {work}");
             assert!(tick < 11_000 || work * 5 > TARGET * 9 / 10, "{tick}: {work}");
         }
+    }
+
+    #[test]
+    fn the_rate_counts_from_nine_tenths_of_the_target_on_and_down_to_a_half_while_something_is_refused() {
+        let (mut controller, mut meter) = (Controller::new(500_000), Meter::default());
+        let mut enforced = |serving, refused| {
+            run(&mut controller, &mut meter, 1000, serving, 10_000, refused);
+            controller.is_enforced()
+        };
+        assert!(!enforced(440_000, true) && enforced(460_000, true));
+        assert!(enforced(260_000, true) && !enforced(260_000, false) && !enforced(260_000, true));
+        assert!(enforced(460_000, false) && !enforced(240_000, true));
     }
 
     #[test]
