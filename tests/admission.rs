@@ -90,7 +90,7 @@ fn a_target_is_held_when_what_refusing_took_is_divided_and_not_clocked() {
 }
 
 #[test]
-fn others_on_the_core_cost_what_they_take_and_admission_never_ends() {
+fn others_on_the_core_never_end_admission() {
     // A low target is the worst case: one turn that others interrupt is more than it allows in 100 ms.
     for (target, others, refuse_ns) in
         [(0.67, 0.5, 15_000), (0.05, 0.5, 7_000), (0.05, 0.8, 15_000), (0.05, 0.8, 45_000)]
@@ -100,9 +100,10 @@ fn others_on_the_core_cost_what_they_take_and_admission_never_ends() {
         let outcome = Simulation::new(machine, seed(), &[1], 64).run(&mut storm, 30 * SECOND);
         let goodput = |second| outcome.goodput(second * SECOND, (second + 5) * SECOND) / machine.capacity();
         let parts: Vec<f64> = (0..6).map(|fifth| goodput(5 * fifth)).collect();
-        eprintln!(
-            "target {target}, others {others}, {refuse_ns} ns a refusal: {parts:.3?} of what the target has room for"
-        );
+        // Where one interrupted turn is more than the target, little more than the floor of the rate may be left.
+        let least = parts.iter().copied().fold(1.0, f64::min);
+        let wanted = if target > 0.5 { 0.5 * (1.0 - others) } else { 0.02 };
+        assert!(least > wanted, "target {target}, others {others}, {refuse_ns} ns a refusal: {parts:.3?}");
     }
 }
 
