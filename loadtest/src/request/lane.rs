@@ -228,6 +228,7 @@ mod tests {
         flate2::read::GzDecoder::new(&bytes[body_at..]).read_to_string(&mut body).unwrap();
         assert!(body.contains("-0000000000000072\"") && body.lines().count() == 3);
     }
+
     #[test]
     fn a_repeated_body_is_made_once_and_its_head_still_says_whose_it_is() {
         for encoding in [Encoding::Identity, Encoding::Gzip] {
