@@ -241,3 +241,18 @@ fn a_slow_disk_is_answered_by_admitting_less_not_by_waiting() {
         "the core is not the bottleneck: {by_target} refused for it, {by_lag} for the disk"
     );
 }
+
+#[test]
+fn a_disk_that_was_in_trouble_is_used_again_when_it_is_not() {
+    // Few clients, who wait for their answers: little is queued meanwhile, and so little becomes durable afterwards that it
+    // does not show how fast the disk is again.
+    let machine = Machine { target: 1.0, trouble: Some((2 * SECOND, 4 * SECOND, 240 * MS)), ..Machine::default() };
+    let mut clients = RetryStorm { clients: 8, think_ns: MS / 10, from_ns: 0, until_ns: 6 * SECOND };
+    let outcome = Simulation::new(machine, seed(), &[1], 8).run(&mut clients, 6 * SECOND);
+    let goodput = |from, to| outcome.goodput(from * MS, to * MS);
+    let before = goodput(1_000, 2_000);
+    eprintln!("{:.2?}", (40..60).map(|at| goodput(at * 100, (at + 1) * 100) / before).collect::<Vec<_>>());
+    assert!(outcome.refused(2_000 * MS, 4_000 * MS) > 0, "the trouble is great enough for the guard to act");
+    let after = goodput(5_000, 6_000) / before;
+    assert!(after > 0.9, "a second after it: {after:.2} of what it was before");
+}

@@ -13,9 +13,10 @@
 //!
 //! With the factor at 1 the queue stands still; the age closes half of its distance to half the target within 1.4 targets.
 //! A queue that is gone leaves only the factor of 5/4, and the rate grows with what it lets through, a factor of e every
-//! 400 ms: faster, every 100 ms, up to three quarters of what the disk took when the queue began, because a disk that
-//! stood still and runs again is as fast as it was. After half a second without a queue and without anybody refused the
-//! guard lets go.
+//! 400 ms: faster, every 100 ms, up to three quarters of what the disk took at best in the last seconds, because a disk
+//! that was in trouble and is not any more is as fast as it was. That counts where few clients wait for their answers: next to
+//! nothing is queued meanwhile that would show how fast the disk is again. After half a second without a queue and without
+//! anybody refused the guard lets go.
 
 use std::collections::VecDeque;
 
@@ -30,10 +31,12 @@ const LET_GO_NS: u64 = 5 * INTERVAL_NS;
 /// Bounds of the factor, and its value for a queue of no age.
 const FACTOR_MIN: i64 = PPM as i64 / 8;
 const FACTOR_MAX: i64 = PPM as i64 * 5 / 4;
-/// The factor while the rate is far below what the disk took before: its mean grows by e every 100 ms.
-const FACTOR_KNOWN_GOOD: i64 = PPM as i64 * 2;
-/// A disk that could almost take so much can take three quarters of it.
-const KNOWN_GOOD: (u64, u64) = (3, 4);
+/// How long it is remembered what the disk took at best: it fades with this time constant.
+const BEST_TICKS: u64 = 10_000;
+/// The factor while the rate is far below what the disk took at best: its mean grows by e every 100 ms.
+const FACTOR_FAR_BELOW: i64 = PPM as i64 * 2;
+/// Where far below ends: a disk that could take so much can take three quarters of it.
+const FAR_BELOW: (u64, u64) = (3, 4);
 /// Marks kept: chunks are marked once per tick at most, so this covers a lag of 64 ms exactly; older queues are marked
 /// more coarsely.
 const MARKS_MAX: usize = 64;
@@ -92,8 +95,6 @@ impl Marks {
 #[derive(Clone, Copy, Debug)]
 struct Acting {
     rate: u64,
-    /// What the disk took per tick when the queue began, or the most since.
-    known_good: u64,
     /// Since when there was neither a queue nor anybody refused.
     clear_since_ns: Option<u64>,
 }
@@ -105,6 +106,8 @@ pub struct LagGuard {
     marks: Marks,
     age_ns: u64,
     durable: Mean,
+    /// The most that `durable` was of late.
+    best: u64,
     above_since_ns: Option<u64>,
     acting: Option<Acting>,
 }
@@ -118,6 +121,7 @@ impl LagGuard {
             marks: Marks::default(),
             age_ns: 0,
             durable: Mean::new(Decay::SLOW),
+            best: 0,
             above_since_ns: None,
             acting: None,
         }
@@ -129,12 +133,15 @@ impl LagGuard {
         let (age_ns, durable) = self.marks.look(now_ns, progress, work);
         self.age_ns = age_ns;
         self.durable.take(durable / ticks.max(1), ticks);
+        let durable = self.durable.get();
+        self.best -= (u128::from(self.best) * u128::from(ticks.min(BEST_TICKS)) / u128::from(BEST_TICKS)) as u64;
+        self.best = self.best.max(durable);
         if age_ns < self.target_ns {
             self.above_since_ns = None;
         } else {
             let since_ns = *self.above_since_ns.get_or_insert(now_ns);
             if self.acting.is_none() && now_ns - since_ns >= INTERVAL_NS {
-                self.acting = Some(Acting { rate: 0, known_good: 0, clear_since_ns: None });
+                self.acting = Some(Acting { rate: 0, clear_since_ns: None });
             }
         }
         let Some(acting) = &mut self.acting else { return };
@@ -144,9 +151,7 @@ impl LagGuard {
             self.acting = None;
             return;
         }
-        let durable = self.durable.get();
-        acting.known_good = acting.known_good.max(durable);
-        let factor = factor(age_ns, self.target_ns, durable < acting.known_good * KNOWN_GOOD.0 / KNOWN_GOOD.1);
+        let factor = factor(age_ns, self.target_ns, durable < self.best * FAR_BELOW.0 / FAR_BELOW.1);
         acting.rate = ((u128::from(durable) * factor as u128 / u128::from(PPM)) as u64).max(RATE_MIN);
     }
 
@@ -175,7 +180,7 @@ fn factor(age_ns: u64, target_ns: u64, far_below: bool) -> i64 {
     let half = PPM as i64 / 2;
     let age = age.min(8 * PPM) as i64;
     if far_below && age < half {
-        return FACTOR_KNOWN_GOOD;
+        return FACTOR_FAR_BELOW;
     }
     (PPM as i64 + (half - age) / 2).clamp(FACTOR_MIN, FACTOR_MAX)
 }

@@ -73,6 +73,8 @@ pub(crate) struct Machine {
     pub(crate) body_bytes: u64,
     /// Bytes the disk takes per second.
     pub(crate) disk_bytes_per_second: u64,
+    /// From when on the disk is in trouble, until when, and how long a sync takes then.
+    pub(crate) trouble: Option<(u64, u64, u64)>,
     pub(crate) lag_target_ns: u64,
     pub(crate) in_flight_max: u32,
     /// The shard is told what refusing took; otherwise it must divide its turns' times, as the server does.
@@ -90,6 +92,7 @@ impl Default for Machine {
             refuse_ns: 7_000,
             body_bytes: 34_000,
             disk_bytes_per_second: u64::MAX,
+            trouble: None,
             lag_target_ns: 100 * MS,
             in_flight_max: 100_000,
             refusing_is_clocked: true,
@@ -478,7 +481,11 @@ impl Simulation {
         let write_ns = (u128::from(bytes) * 1_000_000_000 / u128::from(self.machine.disk_bytes_per_second)) as u64;
         self.syncing = Some((self.open_seq, group));
         self.open_seq = self.open_seq.next();
-        self.at(self.now_ns + write_ns + SYNC_NS, Event::SyncEnds);
+        let sync_ns = match self.machine.trouble {
+            Some((from_ns, to_ns, sync_ns)) if (from_ns..to_ns).contains(&self.now_ns) => sync_ns,
+            _ => SYNC_NS,
+        };
+        self.at(self.now_ns + write_ns + sync_ns, Event::SyncEnds);
     }
 
     fn end_sync(&mut self) {
