@@ -80,6 +80,8 @@ impl SettledChunk {
 
 struct Open {
     start: u64,
+    /// `start` modulo the capacity: asked for with every event, and a division.
+    offset: usize,
     filled: usize,
     events: u32,
 }
@@ -145,6 +147,12 @@ impl LogBuffer {
         (self.head + open - self.tail) as usize
     }
 
+    /// Where the next chunk begins, in bytes since the buffer was made: only grows, with padding and skipped ends.
+    #[must_use]
+    pub fn position(&self) -> u64 {
+        self.head
+    }
+
     /// Capacity in bytes.
     #[must_use]
     pub fn capacity_bytes(&self) -> usize {
@@ -166,10 +174,9 @@ impl LogBuffer {
             self.open_chunk(bytes)?;
         }
         let open = self.open.as_ref().expect("opened above");
-        let offset = (open.start % self.capacity) as usize;
         let end = open.filled + bytes;
         if end > self.chunk_bytes_max
-            || offset + end > self.capacity as usize
+            || open.offset + end > self.capacity as usize
             || open.start + align_up(end, PAGE_BYTES) as u64 > self.tail + self.capacity
         {
             assert!(open.events > 0, "an empty chunk was opened with room for these bytes");
@@ -187,7 +194,7 @@ impl LogBuffer {
     pub fn extend(&mut self, bytes: usize) -> Result<&mut [u8], NoRoom> {
         self.reserve(bytes)?;
         let open = self.open.as_mut().expect("reserved above");
-        let at = (open.start % self.capacity) as usize + open.filled;
+        let at = open.offset + open.filled;
         open.filled += bytes;
         // SAFETY: [at, at + bytes) lies in the region (checked by `reserve`) between the open chunk's start and tail +
         // capacity, which no sealed or in-flight chunk overlaps: those lie in [tail, head). The open chunk is this
@@ -213,7 +220,7 @@ impl LogBuffer {
     #[must_use]
     pub fn open_payload(&self, from: usize) -> &[u8] {
         let Some(open) = &self.open else { return &[] };
-        let at = (open.start % self.capacity) as usize + CHUNK_HEADER_BYTES + from;
+        let at = open.offset + CHUNK_HEADER_BYTES + from;
         let bytes = open.filled - CHUNK_HEADER_BYTES - from;
         // SAFETY: the range lies in the open chunk, which is this thread's alone, and was filled by `extend`'s caller.
         unsafe { std::slice::from_raw_parts(self.region.base().as_ptr().add(at), bytes) }
@@ -232,10 +239,9 @@ impl LogBuffer {
         }
         let open = self.open.take().expect("it holds events");
         let padded = align_up(open.filled, PAGE_BYTES);
-        let offset = (open.start % self.capacity) as usize;
         // SAFETY: the padding lies in the region (a chunk never wraps, and chunk limits are page multiples) and in the
         // open chunk's extent, checked against the tail page by page in `extend`.
-        unsafe { self.region.base().as_ptr().add(offset + open.filled).write_bytes(0, padded - open.filled) };
+        unsafe { self.region.base().as_ptr().add(open.offset + open.filled).write_bytes(0, padded - open.filled) };
         let chunk = SealedChunk {
             shard: self.shard,
             seq: self.next_seq,
@@ -278,7 +284,8 @@ impl LogBuffer {
         if start + align_up(needed, PAGE_BYTES) as u64 > self.tail + self.capacity {
             return Err(NoRoom::BufferFull);
         }
-        self.open = Some(Open { start, filled: CHUNK_HEADER_BYTES, events: 0 });
+        let offset = (start % self.capacity) as usize;
+        self.open = Some(Open { start, offset, filled: CHUNK_HEADER_BYTES, events: 0 });
         Ok(())
     }
 }

@@ -154,16 +154,14 @@ impl Placer {
 ///
 /// # Errors
 /// [`JsonError`], if it is not valid.
-#[inline]
+#[inline(always)]
 pub fn judge<'a>(
     validator: &'a mut Validator,
     event: &'a [u8],
     scan: Option<Scan<'a>>,
 ) -> Result<Event<'a>, JsonError> {
-    match scan {
-        Some(scan) => validator.judge(scan),
-        None => validator.validate(event),
-    }
+    let scan = scan.unwrap_or_else(|| validator.scan_whole(event));
+    validator.judge(scan)
 }
 
 /// Writes one event record into `record`, which is as long as header and event together. Line ends become spaces, if
