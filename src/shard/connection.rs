@@ -5,6 +5,7 @@
 //! place vacant. The generation in each request's `user_data` tells a late completion from one of the next connection.
 
 use super::arena::Block;
+use super::beside::LastAnswered;
 use super::conversation::Conversation;
 use super::unread::Brought;
 use crate::sys::uring::{Run, Slot};
@@ -95,6 +96,8 @@ pub(super) struct Connection {
     pub(super) unread: bool,
     /// What it has brought of late.
     pub(super) brought: Brought,
+    /// When it was last answered.
+    pub(super) last_answered: LastAnswered,
     /// Bytes dropped while lingering.
     pub(super) lingered_bytes: usize,
     /// The talk itself.
@@ -118,6 +121,7 @@ impl Connection {
             touched: false,
             unread: false,
             brought: Brought::default(),
+            last_answered: LastAnswered::default(),
             lingered_bytes: 0,
             conversation: Conversation::new(index),
         }
@@ -133,6 +137,7 @@ impl Connection {
         self.stage = Stage::Open;
         self.unread = false;
         self.brought = Brought::default();
+        self.last_answered = LastAnswered::default();
         self.lingered_bytes = 0;
         self.conversation.begin(self.generation);
     }

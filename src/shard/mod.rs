@@ -16,6 +16,7 @@
 pub mod ack;
 pub mod answer;
 pub mod arena;
+mod beside;
 pub mod body;
 pub mod code;
 mod company;

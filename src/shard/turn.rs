@@ -20,6 +20,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::arena::BLOCK_BYTES_MAX;
+use super::beside::{self, Beside};
 use super::company::Company;
 use super::connection::{Connection, HeldRuns, Stage, Stall};
 use super::context::Context;
@@ -28,7 +29,7 @@ use super::door::TurnTimes;
 use super::peers::Peers;
 use super::unread::Unread;
 use crate::admit::{Facts, Progress};
-use crate::base::{AckLevel, KIB, ShardId};
+use crate::base::{AckLevel, ShardId};
 use crate::handoff::{Bell, WriterState};
 use crate::sys::uring::{Completion, ProvidedBuffers, Ring, Run, Wait};
 
@@ -40,8 +41,6 @@ const REAPED_MAX: usize = 256;
 const LINGER: Duration = Duration::from_secs(2);
 /// What a lingering connection drops before it is shut: a peer that goes on sending has not seen the answer anyway.
 const LINGER_BYTES_MAX: usize = 1 << 20;
-/// A chunk this long is worth a group commit of its own: the write then costs as much as the sync.
-const CHUNK_BYTES_WORTH_A_GROUP: usize = 64 * KIB;
 /// How long events that no request waits for (ack level memory) may stay in an unfinished chunk.
 const UNWAITED_MAX: Duration = Duration::from_millis(5);
 /// After the drain has begun, an idle connection is kept this long: a request that crosses with it is still answered.
@@ -136,6 +135,7 @@ pub(super) struct Turn {
     stop: Arc<AtomicBool>,
     idle: Idle,
     company: Company,
+    beside: Beside,
     drain_timeout: Duration,
     connections: Vec<Connection>,
     /// Places in `connections` without one.
@@ -203,6 +203,7 @@ impl Turn {
             stop: parts.stop,
             idle: parts.idle,
             company: parts.company,
+            beside: Beside::new(),
             drain_timeout: parts.drain_timeout,
         }
     }
@@ -301,8 +302,8 @@ impl Turn {
     }
 
     /// Seals the open chunk when the writer would otherwise idle: when it has nothing at all, or has taken everything and
-    /// the next chunk is long enough to keep it busy. Sealing sooner would cut the next group short: what arrives during
-    /// a sync belongs in one group. Events that nobody waits for may stay a little longer, since every group costs a sync;
+    /// the next chunk is long enough to go beside that, see [`Beside`]. Sealing sooner would cut the next group short: what
+    /// arrives during a sync belongs in one group. Events that nobody waits for may stay a little longer, since every group costs a sync;
     /// events that many wait for stay until the others are there too, see [`Company`].
     fn offer_to_writer(&mut self) {
         self.hold = None;
@@ -313,10 +314,13 @@ impl Turn {
         let now = self.ctx.clock.elapsed();
         let since = *self.filling_since.get_or_insert(now);
         let port = self.ctx.placer.port();
-        let is_long = self.ctx.placer.log().open_payload_bytes() >= CHUNK_BYTES_WORTH_A_GROUP;
+        let log = self.ctx.placer.log();
+        let bytes = log.open_payload_bytes();
+        let is_long = bytes >= beside::BYTES_MIN;
+        let may_go_beside = bytes >= self.beside.bytes(self.ctx.clock.ns(), log.position());
         let is_waited_for = self.ctx.waiters.any(AckLevel::Durable) || self.ctx.waiters.any(AckLevel::Written);
         let is_due = is_waited_for || is_long || now.saturating_sub(since) >= UNWAITED_MAX || self.ctx.draining;
-        let writer_has_room = port.outstanding() == 0 || (is_long && port.writer_is_hungry());
+        let writer_has_room = port.outstanding() == 0 || (may_go_beside && port.writer_is_hungry());
         if is_due && writer_has_room {
             if !is_long && !self.ctx.draining {
                 // All that wait are in this chunk: the writer has nothing, and what was durable is answered.
@@ -354,6 +358,7 @@ impl Turn {
             while let Some(waiter) = self.ctx.waiters.pop(level, reached) {
                 self.ctx.metrics().ack_latency.record(now_ns.saturating_sub(waiter.since_ns));
                 let connection = &mut self.connections[waiter.connection as usize];
+                self.beside.answered(&mut connection.last_answered);
                 if connection.generation == waiter.generation
                     && connection.conversation.open_gate(waiter.gate, &mut self.ctx)
                 {
