@@ -129,7 +129,7 @@ mod tests {
         assert_eq!(beside.bytes(now_ns, 100), BYTES_MAX);
         now_ns += WINDOW_NS;
         assert_eq!(beside.bytes(now_ns, 100), BYTES_MIN, "nothing came");
-        let mut marks = vec![LastAnswered::default(); 16];
+        let mut marks = [LastAnswered::default(); 16];
         marks.iter_mut().for_each(|mark| beside.answered(mark));
         now_ns += WINDOW_NS;
         assert_eq!(beside.bytes(now_ns, 100 + (2 << 20)), BYTES_MAX);

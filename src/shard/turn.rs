@@ -319,7 +319,7 @@ impl Turn {
         let is_long = bytes >= beside::BYTES_MIN;
         let may_go_beside = bytes >= self.beside.bytes(self.ctx.clock.ns(), log.position());
         let is_waited_for = self.ctx.waiters.any(AckLevel::Durable) || self.ctx.waiters.any(AckLevel::Written);
-        let is_due = is_waited_for || is_long || now.saturating_sub(since) >= UNWAITED_MAX || self.ctx.draining;
+        let is_due = is_waited_for || may_go_beside || now.saturating_sub(since) >= UNWAITED_MAX || self.ctx.draining;
         let writer_has_room = port.outstanding() == 0 || (may_go_beside && port.writer_is_hungry());
         if is_due && writer_has_room {
             if !is_long && !self.ctx.draining {
