@@ -85,8 +85,10 @@ impl<'i> Scan<'i> {
         self.is_scanned
     }
 
+    /// Whether it was seen to be a valid object. If so, [`super::Validator::judge`] accepts it without asking the parser.
     #[inline]
-    pub(super) fn is_proven(&self) -> bool {
+    #[must_use]
+    pub fn is_proven(&self) -> bool {
         self.is_proven
     }
 
