@@ -142,11 +142,18 @@ impl Bulk {
             match way {
                 Way::Lines => body.extend_from_slice(if random.one_in(16) { b"\r\n" } else { b"\n" }),
                 Way::Alone => ends.push(body.len()),
-                Way::Array => body.extend_from_slice(if random.one_in(16) { b" ,\n" } else { b"," }),
+                Way::Array => match random.below(64) {
+                    0..4 => body.extend_from_slice(b" ,\n"),
+                    4 => body.push(*random.pick(mutants::BYTES)),
+                    5 => body.extend_from_slice(random.pick(&[",,", "", ", 1,", "]", ",\"{\","]).as_bytes()),
+                    _ => body.push(b','),
+                },
             }
         }
         if matches!(way, Way::Array) {
-            body.pop();
+            if body.last() == Some(&b',') {
+                body.pop();
+            }
             body.push(b']');
         }
         if is_random {
@@ -198,9 +205,15 @@ impl Bulk {
     fn judge_array(&mut self) -> u64 {
         let Self { validators, parser, others, body, calls: [expected, calls], .. } = self;
         split(parser, body, expected);
-        let mut judged = 0;
+        let (mut judged, mut end_before) = (0, None);
         for call in expected.iter_mut() {
-            let Call::Event(start, len, is_valid) = call else { continue };
+            let Call::Event(start, len, is_valid) = call else {
+                end_before = None;
+                continue;
+            };
+            if let Some(end) = end_before.replace(*start + *len) {
+                assert_eq!(trim(&body[end..*start]), b",", "between two elements of {:?}", shown(body));
+            }
             let text = &body[*start..*start + *len];
             assert_eq!(*len, end_of_object(text), "an element ends elsewhere: {:?}", shown(text));
             let verdict = verdict_of(parser, others, text);
