@@ -9,7 +9,9 @@
 mod shapes;
 
 use shapes::streams;
-use tidegate::json::{Counts, Level, Lines, Validator};
+use tidegate::base::Limits;
+use tidegate::json::{Counts, Level, Lines, Scan, Validator};
+use tidegate::shard::split::{BodyShape, Carry, CarryFull, EventError, EventSink, Placed, Splitter};
 
 /// Lines of which the first are looked at, whatever they are.
 const LOOKED_AT_FIRST: u64 = 64;
@@ -73,6 +75,99 @@ fn valid_hostile_events_are_walked_once_at_most_and_never_parsed() {
             assert!(counts.scanned_bytes <= twice, "{level}: {name}: {counts:?}, {} bytes", bytes_of(&events));
         }
     }
+}
+
+/// Judges the elements of arrays, and counts calls.
+struct Judge {
+    validator: Validator,
+    valid: u64,
+    invalid: u64,
+    refused: u64,
+}
+
+impl EventSink for Judge {
+    fn validator(&mut self) -> &mut Validator {
+        &mut self.validator
+    }
+
+    fn event(&mut self, event: &[u8], scan: Option<Scan<'_>>) -> Placed {
+        let is_valid = match scan {
+            Some(scan) => self.validator.judge(scan).is_ok(),
+            None => self.validator.validate(event).is_ok(),
+        };
+        self.valid += u64::from(is_valid);
+        self.invalid += u64::from(!is_valid);
+        Placed::Taken
+    }
+
+    fn refuse(&mut self, _: EventError) {
+        self.refused += 1;
+    }
+}
+
+#[derive(Default)]
+struct Pouch(Vec<u8>);
+
+impl Carry for Pouch {
+    fn extend(&mut self, bytes: &[u8]) -> Result<(), CarryFull> {
+        self.0.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn as_slice(&self) -> &[u8] {
+        &self.0
+    }
+
+    fn clear(&mut self) {
+        self.0.clear();
+    }
+}
+
+/// Many elements are looked at in one pass, which anything but a comma between two of them ends: it is then not begun again for
+/// bytes it has passed over, however often that happens.
+#[test]
+fn elements_are_looked_at_once_whatever_stands_between_them() {
+    let events: Vec<Vec<u8>> = in_turn("vvvbvvvvb", 2_000);
+    let broken = events.iter().filter(|event| event.ends_with(b"]")).count() as u64;
+    let all = |refused| (2_000 - broken, broken, refused);
+    for (name, between, calls) in [
+        ("a comma", &b","[..], all(0)),
+        ("commas and space", b" ,\n\t", all(0)),
+        ("no comma", b" ", (1, 0, 1)),
+        ("another byte", b";", (1, 0, 1)),
+        ("an empty element", b",,", all(1_999)),
+        ("a number", b", 1,", all(1_999)),
+        ("a string with braces", br#","{\"{","#, all(1_999)),
+    ] {
+        for level in Level::all() {
+            let validator = Validator::with_level(128, level);
+            let mut judge = Judge { validator, valid: 0, invalid: 0, refused: 0 };
+            let (mut splitter, mut carry) = (Splitter::new(BodyShape::Json, &Limits::default()), Pouch::default());
+            // A fault behind an element's brace would be no part of it.
+            let events: Vec<Vec<u8>> = events.iter().map(|event| broken_inside(event)).collect();
+            let body = [b"[", &events.join(between)[..], b"]"].concat();
+            for input in body.chunks(INPUT_BYTES) {
+                let fed = splitter.feed(input, &mut carry, &mut judge);
+                assert_eq!((fed.consumed, fed.stop), (input.len(), None));
+            }
+            splitter.finish(&mut carry, &mut judge).expect("there is room");
+            assert_eq!((judge.valid, judge.invalid, judge.refused), calls, "{level}: {name}");
+            // Once, a block at each end of a pass, and what of each input belongs to an element that ends in the next: that
+            // twice there, and once more when it is whole.
+            let bytes = body.len() as u64 * 3 / 2;
+            assert!(judge.validator.counts().scanned_bytes <= bytes, "{level}: {name}: {:?}", judge.validator.counts());
+        }
+    }
+}
+
+/// The same event with its fault, if it has one, before its last brace.
+fn broken_inside(event: &[u8]) -> Vec<u8> {
+    let mut event = event.to_vec();
+    if event.ends_with(b"]") {
+        let last = event.len() - 1;
+        event.swap(last - 1, last);
+    }
+    event
 }
 
 #[test]

@@ -5,7 +5,7 @@
 mod events;
 #[path = "../../tests/support/random.rs"]
 #[allow(dead_code, reason = "the tests use more of it")]
-mod random;
+pub(crate) mod random;
 
 #[allow(dead_code, reason = "one bench uses it")]
 pub(crate) mod documents;

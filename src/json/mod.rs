@@ -5,7 +5,8 @@
 //!
 //! ```text
 //! validator ─┬─ scan ─┬─ pass      where the event ends, and its tokens
-//!            │        ├─ lines     the same of many lines at once
+//!            │        ├─ lines     the same of many lines at once, or of many elements of an array
+//!            │        ├─ elements  where these end
 //!            │        ├─ simd      64 bytes → one bit per byte and class; one file per instruction set
 //!            │        ├─ shapes    tokens seen before: the grammar is known to hold
 //!            │        ├─ grammar   tokens not seen before
@@ -17,6 +18,7 @@
 //! This room is the one interface behind which all of that may change. It knows nothing of HTTP, shards or storage.
 
 mod credit;
+mod elements;
 mod error;
 mod escapes;
 mod fields;

@@ -115,12 +115,10 @@ fn escaped_by(backslashes: u64, carry: &mut u64) -> u64 {
     escaped
 }
 
-/// Bits up to and with the brace that closes the object, if it is in this block. `depth` counts braces open from block
-/// to block.
+/// Bits up to and with the brace that closes the object, if it is in this block, whose braces outside of strings are `open`
+/// and `close`. `depth` counts braces open from block to block.
 #[inline(always)]
-fn brace_in<S: Simd>(simd: S, block: S::Block, inside: u64, depth: &mut u32) -> Option<u64> {
-    let (open, close) = simd.braces(block);
-    let (open, mut close) = (open & !inside, close & !inside);
+pub(super) fn brace_in(open: u64, mut close: u64, depth: &mut u32) -> Option<u64> {
     if close.count_ones() < *depth {
         *depth = *depth + open.count_ones() - close.count_ones();
         return None;
@@ -137,6 +135,13 @@ fn brace_in<S: Simd>(simd: S, block: S::Block, inside: u64, depth: &mut u32) -> 
     }
     *depth = *depth + open.count_ones() - closed;
     None
+}
+
+/// The opening and closing braces of a block that are not inside of strings.
+#[inline(always)]
+pub(super) fn braces_outside<S: Simd>(simd: S, block: S::Block, inside: u64) -> (u64, u64) {
+    let (open, close) = simd.braces(block);
+    (open & !inside, close & !inside)
 }
 
 impl Progress {
@@ -270,11 +275,12 @@ impl<'i, const UNTIL: u8> Work for EventPass<'_, 'i, UNTIL> {
                 let plain = simd.plain(block);
                 if plain.rare | progress.escape == 0 {
                     let inside = simd.prefix_xor(plain.quote) ^ progress.in_string;
-                    if UNTIL == BRACE
-                        && let Some(valid) = brace_in(simd, block, inside, &mut progress.depth)
-                    {
-                        progress.take_plain(simd, scanner, block, &plain, (inside, valid));
-                        break progress.end(plain.quote, valid);
+                    if UNTIL == BRACE {
+                        let (open, close) = braces_outside(simd, block, inside);
+                        if let Some(valid) = brace_in(open, close, &mut progress.depth) {
+                            progress.take_plain(simd, scanner, block, &plain, (inside, valid));
+                            break progress.end(plain.quote, valid);
+                        }
                     }
                     progress.take_plain(simd, scanner, block, &plain, (inside, u64::MAX));
                     progress.advance(scanner, input, inside);
@@ -286,7 +292,10 @@ impl<'i, const UNTIL: u8> Work for EventPass<'_, 'i, UNTIL> {
             let strings = progress.strings(simd, &mut scanner.rare, block, &masks, within);
             let is_last = within != u64::MAX;
             let last = match UNTIL {
-                BRACE => brace_in(simd, block, strings.inside, &mut progress.depth),
+                BRACE => {
+                    let (open, close) = braces_outside(simd, block, strings.inside);
+                    brace_in(open, close, &mut progress.depth)
+                }
                 _ if is_last => Some(within),
                 _ => None,
             };

@@ -15,14 +15,15 @@ use super::credit::Credit;
 use super::escapes;
 use super::fields::Tokens as TokenPlaces;
 use super::grammar::Grammar;
-use super::lines::{LINES_MAX, LineEnds, Lines, LinesPass, unscanned_lines};
+use super::lines::{ELEMENTS, LINES, LINES_MAX, LineEnds, Lines, LinesPass, unscanned_lines};
 use super::pass::{BRACE, END, EventPass, PLACES_MAX, Places, Progress, Rare, trimmed};
 use super::scalars::is_scalar;
 use super::shapes::{KeyList, SHAPE_TOKENS_MAX, Shapes, Slot};
 use super::simd::{BLOCK_BYTES, Level, Portable, Simd, TOKENS_MAX, TOKENS_ROOM, Tokens};
 use super::utf8;
 
-/// Where an event ends. For lines there is [`super::Validator::scan_lines`].
+/// Where an event ends. For lines there is [`super::Validator::scan_lines`], for elements of an array
+/// [`super::Validator::scan_elements`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Until {
     /// After the brace that closes the one the input begins with.
@@ -85,8 +86,10 @@ impl<'i> Scan<'i> {
         self.is_scanned
     }
 
+    /// Whether it was seen to be a valid object. If so, [`super::Validator::judge`] accepts it without asking the parser.
     #[inline]
-    pub(super) fn is_proven(&self) -> bool {
+    #[must_use]
+    pub fn is_proven(&self) -> bool {
         self.is_proven
     }
 
@@ -195,7 +198,7 @@ impl Scanner {
         if limit == 0 {
             return unscanned_lines(input, lines);
         }
-        let bytes = self.level.run(LinesPass { scanner: self, input, lines, limit });
+        let bytes = self.level.run(LinesPass::<LINES> { scanner: self, input, lines, limit });
         if bytes > 0 || input.len() < PLACES_MAX * BLOCK_BYTES {
             return bytes;
         }
@@ -206,6 +209,24 @@ impl Scanner {
             *lines.push() = self.scan(&input[from..to], Until::End).expect("the end of the input is in it");
         }
         end + 1
+    }
+
+    /// The first elements of an array, of which `input` begins with one's brace. Returns the bytes up to the end of the last
+    /// one scanned.
+    #[inline]
+    pub(super) fn scan_elements<'i>(&mut self, input: &'i [u8], elements: &mut Lines<'i>) -> usize {
+        self.begin();
+        elements.clear();
+        let level = self.level;
+        let limit = LINES_MAX;
+        let bytes = level.run(LinesPass::<ELEMENTS> { scanner: self, input, lines: elements, limit });
+        if bytes > 0 || input.len() < PLACES_MAX * BLOCK_BYTES {
+            return bytes;
+        }
+        // The first may be too long to be kept; then it is scanned alone.
+        let Some(scan) = self.scan(input, Until::Brace) else { return 0 };
+        *elements.push() = scan;
+        scan.text.len()
     }
 
     #[inline]

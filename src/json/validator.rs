@@ -96,6 +96,24 @@ impl Validator {
         self.scanner.scan_lines(input, lines)
     }
 
+    /// Does the same with elements of an array: `input` begins with the brace of one. It stops where anything else follows an
+    /// element than a comma and another object. Returns the bytes of `input` up to after the brace that ends the last one; 0 if
+    /// none ends in it.
+    ///
+    /// ```
+    /// use tidegate::json::{Lines, Validator};
+    /// let mut validator = Validator::new(128);
+    /// let body = b"[{\"a\":1}, {\"b\":},{\"c\":2},3]";
+    /// let mut elements = Lines::new();
+    /// let bytes = validator.scan_elements(&body[1..], &mut elements);
+    /// let verdicts: Vec<bool> = elements.as_slice().iter().map(|scan| validator.judge(*scan).is_ok()).collect();
+    /// assert_eq!((verdicts, &body[1 + bytes..]), (vec![true, false, true], &b",3]"[..]));
+    /// ```
+    #[inline]
+    pub fn scan_elements<'i>(&mut self, input: &'i [u8], elements: &mut Lines<'i>) -> usize {
+        self.scanner.scan_elements(input, elements)
+    }
+
     /// The verdict on an event that this validator has scanned.
     ///
     /// # Errors

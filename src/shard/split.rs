@@ -22,7 +22,7 @@ use super::scan::{ElementSkipper, ObjectScanner};
 pub use super::sink::{BodyShape, Carry, CarryFull, EventError, EventSink, Placed};
 use super::skeleton::{Met, Skeleton};
 use crate::base::Limits;
-use crate::json::{Lines, Scan, Until, is_white_space, trim_end, trim_start};
+use crate::json::{Lines, Scan, is_white_space, trim_end, trim_start};
 
 /// What an envelope's key looks like. See [`super::skeleton`].
 const ENVELOPE_KEY: &[u8] = b"\"events\"";
@@ -303,6 +303,7 @@ impl Splitter {
         if self.state == State::Ready {
             self.offer_carried(carry, sink)?;
         }
+        let mut lines = None;
         while *at < input.len() {
             match self.state {
                 State::Probe => self.probe(&input[*at..], at, is_last, carry, sink)?,
@@ -316,6 +317,9 @@ impl Splitter {
                     *at = input.len();
                 }
                 State::Object => {
+                    if self.carried == 0 && self.elements(input, at, &mut lines, sink)? {
+                        continue;
+                    }
                     if self.object(&input[*at..], at, carry, sink)?.is_break() {
                         return Ok(());
                     }
@@ -448,8 +452,32 @@ impl Splitter {
         Ok(())
     }
 
-    /// `bytes` begin with an element that is an object, or go on with one whose front is in the carry. Breaks at the end
-    /// of the input.
+    /// `input` has an element that is an object `at` its brace: hands on this one, and those that follow it, as far as they end
+    /// in the input. False if none does.
+    #[inline]
+    fn elements<'i>(
+        &mut self,
+        input: &'i [u8],
+        at: &mut usize,
+        lines: &mut Option<Lines<'i>>,
+        sink: &mut impl EventSink,
+    ) -> Result<bool, Stop> {
+        let elements = lines.get_or_insert_with(Lines::new);
+        let bytes = sink.validator().scan_elements(&input[*at..], elements);
+        let end = *at + bytes;
+        for element in elements.as_slice() {
+            // An object that is not taken is met again, like the first after a comma.
+            *at = element.text().as_ptr() as usize - input.as_ptr() as usize;
+            self.state = State::Element { after_comma: true };
+            self.offer(element.text(), Some(*element), sink)?;
+            self.state = State::AfterElement;
+        }
+        *at = end;
+        Ok(bytes > 0)
+    }
+
+    /// `bytes` begin with an element that is an object and does not end in them, or go on with one whose front is in the carry.
+    /// Breaks at the end of the input.
     #[inline]
     fn object(
         &mut self,
@@ -458,16 +486,6 @@ impl Splitter {
         carry: &mut impl Carry,
         sink: &mut impl EventSink,
     ) -> Result<ControlFlow<()>, Stop> {
-        if self.carried == 0
-            && let Some(scan) = sink.validator().scan(bytes, Until::Brace)
-        {
-            // An object that is not taken is met again, like the first after a comma.
-            self.state = State::Element { after_comma: true };
-            self.offer(scan.text(), Some(scan), sink)?;
-            self.state = State::AfterElement;
-            *at += scan.text().len();
-            return Ok(ControlFlow::Continue(()));
-        }
         // If the carry is full, the same bytes come again and must be looked at from the same place.
         let scanner = self.scanner;
         let end = self.scanner.find_end(bytes);
