@@ -8,7 +8,7 @@ use shapes::{SIZES, Size, events_of};
 use tidegate::base::{KIB, Limits};
 use tidegate::json::{Scan, Validator};
 use tidegate::shard::place::judge;
-use tidegate::shard::split::{BodyShape, Carry, CarryFull, EventError, EventSink, Placed, Splitter};
+use tidegate::shard::split::{BodyShape, EventError, EventSink, Placed, Splitter};
 
 /// Different events in turn, so that branches are not learnt by heart.
 const EVENTS: u64 = 256;
@@ -56,24 +56,6 @@ impl EventSink for Count<'_> {
     }
 }
 
-/// A carry of one event, for the pieces of the body.
-struct Kept(Vec<u8>);
-
-impl Carry for Kept {
-    fn extend(&mut self, bytes: &[u8]) -> Result<(), CarryFull> {
-        self.0.extend_from_slice(bytes);
-        Ok(())
-    }
-
-    fn as_slice(&self) -> &[u8] {
-        &self.0
-    }
-
-    fn clear(&mut self) {
-        self.0.clear();
-    }
-}
-
 fn body_of(shape: BodyShape) -> (Vec<u8>, usize) {
     let mut events = events_of(Size::Bytes343, EVENTS);
     events.truncate(BODY_BYTES / 344);
@@ -89,7 +71,7 @@ fn body_of(shape: BodyShape) -> (Vec<u8>, usize) {
 fn split(bencher: Bencher<'_, '_>, shape: BodyShape, piece_bytes: usize) {
     let (body, events) = body_of(shape);
     let limits = Limits::default();
-    let mut carry = Kept(Vec::with_capacity(4 * KIB));
+    let mut carry = Vec::with_capacity(4 * KIB);
     let mut validator = Validator::new(limits.json_depth_max);
     bencher.counter(BytesCount::new(body.len())).counter(ItemsCount::new(events)).bench_local(|| {
         let mut splitter = Splitter::new(shape, &limits);

@@ -12,7 +12,7 @@ use tidegate::base::{Limits, TenantId};
 use tidegate::json::{JsonError, Level, Scan, Validator};
 use tidegate::record::{RECORD_HEADER_BYTES, Records};
 use tidegate::shard::place::{judge, write_record};
-use tidegate::shard::split::{BodyShape, Carry, CarryFull, EventError, EventSink, Placed, Splitter};
+use tidegate::shard::split::{BodyShape, EventError, EventSink, Placed, Splitter};
 
 /// Does with events what a shard does, without its chunks.
 struct Sink<'a> {
@@ -44,29 +44,11 @@ impl EventSink for Sink<'_> {
     }
 }
 
-#[derive(Default)]
-struct Pouch(Vec<u8>);
-
-impl Carry for Pouch {
-    fn extend(&mut self, bytes: &[u8]) -> Result<(), CarryFull> {
-        self.0.extend_from_slice(bytes);
-        Ok(())
-    }
-
-    fn as_slice(&self) -> &[u8] {
-        &self.0
-    }
-
-    fn clear(&mut self) {
-        self.0.clear();
-    }
-}
-
 type Outcome = (Vec<u8>, Vec<Result<JsonError, EventError>>);
 
 fn store(validator: &mut Validator, shape: BodyShape, body: &[u8], cuts: &[usize], last_is_known: bool) -> Outcome {
     let mut sink = Sink { validator, records: Vec::new(), errors: Vec::new() };
-    let mut carry = Pouch::default();
+    let mut carry = Vec::new();
     let mut splitter = Splitter::new(shape, &Limits::default());
     let mut start = 0;
     for (index, end) in cuts.iter().copied().chain([body.len()]).enumerate() {

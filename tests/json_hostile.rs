@@ -11,7 +11,7 @@ mod shapes;
 use shapes::streams;
 use tidegate::base::Limits;
 use tidegate::json::{Counts, Level, Lines, Scan, Validator};
-use tidegate::shard::split::{BodyShape, Carry, CarryFull, EventError, EventSink, Placed, Splitter};
+use tidegate::shard::split::{BodyShape, EventError, EventSink, Placed, Splitter};
 
 /// Lines of which the first are looked at, whatever they are.
 const LOOKED_AT_FIRST: u64 = 64;
@@ -105,24 +105,6 @@ impl EventSink for Judge {
     }
 }
 
-#[derive(Default)]
-struct Pouch(Vec<u8>);
-
-impl Carry for Pouch {
-    fn extend(&mut self, bytes: &[u8]) -> Result<(), CarryFull> {
-        self.0.extend_from_slice(bytes);
-        Ok(())
-    }
-
-    fn as_slice(&self) -> &[u8] {
-        &self.0
-    }
-
-    fn clear(&mut self) {
-        self.0.clear();
-    }
-}
-
 /// Many elements are looked at in one pass, which anything but a comma between two of them ends: it is then not begun again for
 /// bytes it has passed over, however often that happens.
 #[test]
@@ -142,7 +124,7 @@ fn elements_are_looked_at_once_whatever_stands_between_them() {
         for level in Level::all() {
             let validator = Validator::with_level(128, level);
             let mut judge = Judge { validator, valid: 0, invalid: 0, refused: 0 };
-            let (mut splitter, mut carry) = (Splitter::new(BodyShape::Json, &Limits::default()), Pouch::default());
+            let (mut splitter, mut carry) = (Splitter::new(BodyShape::Json, &Limits::default()), Vec::new());
             // A fault behind an element's brace would be no part of it.
             let events: Vec<Vec<u8>> = events.iter().map(|event| broken_inside(event)).collect();
             let body = [b"[", &events.join(between)[..], b"]"].concat();

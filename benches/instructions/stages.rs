@@ -10,7 +10,7 @@ use tidegate::json::{Scan, Validator};
 use tidegate::record::{RECORD_HEADER_BYTES, crc32c, put_record_header};
 use tidegate::shard::http::parse_head;
 use tidegate::shard::place::judge;
-use tidegate::shard::split::{BodyShape, Carry, CarryFull, EventError, EventSink, Placed, Splitter};
+use tidegate::shard::split::{BodyShape, EventError, EventSink, Placed, Splitter};
 use tidegate::sys::memory::Region;
 
 use crate::counted;
@@ -94,24 +94,6 @@ impl EventSink for Judged<'_> {
     }
 }
 
-/// An event across the border of two pieces.
-struct Joined(Vec<u8>);
-
-impl Carry for Joined {
-    fn extend(&mut self, bytes: &[u8]) -> Result<(), CarryFull> {
-        self.0.extend_from_slice(bytes);
-        Ok(())
-    }
-
-    fn as_slice(&self) -> &[u8] {
-        &self.0
-    }
-
-    fn clear(&mut self) {
-        self.0.clear();
-    }
-}
-
 /// A body of 64 KiB in pieces of a receive buffer each: finding the events and validating them is one pass.
 fn split_and_validate(shape: BodyShape) -> u64 {
     let events = events_of(Size::Bytes343, 190);
@@ -121,7 +103,7 @@ fn split_and_validate(shape: BodyShape) -> u64 {
         BodyShape::Batch => [b"{\"events\":[".as_slice(), &events.join(b",".as_slice()), b"]}"].concat(),
     };
     let limits = Limits::default();
-    let mut carry = Joined(Vec::with_capacity(4 * KIB));
+    let mut carry = Vec::with_capacity(4 * KIB);
     let mut validator = Validator::new(limits.json_depth_max);
     let expected = events.len() as u64 * ROUNDS;
     count(|| {

@@ -128,3 +128,19 @@ pub trait Carry {
     /// Empties it.
     fn clear(&mut self);
 }
+
+/// A carry without a bound of its own, for bodies that are all at hand.
+impl Carry for Vec<u8> {
+    fn extend(&mut self, bytes: &[u8]) -> Result<(), CarryFull> {
+        self.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn as_slice(&self) -> &[u8] {
+        self
+    }
+
+    fn clear(&mut self) {
+        self.truncate(0);
+    }
+}

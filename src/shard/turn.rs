@@ -303,8 +303,8 @@ impl Turn {
 
     /// Seals the open chunk when the writer would otherwise idle: when it has nothing at all, or has taken everything and
     /// the next chunk is long enough to go beside that, see [`Beside`]. Sealing sooner would cut the next group short: what
-    /// arrives during a sync belongs in one group. Events that nobody waits for may stay a little longer, since every group costs a sync;
-    /// events that many wait for stay until the others are there too, see [`Company`].
+    /// arrives during a sync belongs in one group. Events that nobody waits for may stay a little longer, since every group
+    /// costs a sync; events that many wait for stay until the others are there too, see [`Company`].
     fn offer_to_writer(&mut self) {
         self.hold = None;
         if self.ctx.placer.log().open_events() == 0 {
