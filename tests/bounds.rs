@@ -255,7 +255,7 @@ fn connections_that_find_no_receive_buffer_are_read_later() {
     let sent = Sent { first: 0, count: 140, spread: false, outcome: Outcome::Acked };
     server.signal("STOP");
     for (client, lane) in clients.iter_mut().zip(2..) {
-        // Less than the windows of its socket hold: nobody reads.
+        // Less than its socket's buffers hold: nobody reads.
         client.send(&Form::PLAIN.request(&Lane::events(1, lane, Kind::Attribution, sent), ""));
     }
     server.signal("CONT");
