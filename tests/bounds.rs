@@ -132,6 +132,40 @@ fn a_thousand_connections_that_never_read_cost_bounded_memory() {
     assert_resident_is_bounded(&server);
 }
 
+/// Clients that send the most of a long event and then nothing hold blocks of a megabyte, others half of that, and so on
+/// until there is no block but the smallest.
+#[test]
+fn those_who_begin_long_events_leave_room_for_short_ones() {
+    const HOLDERS: usize = (POOL_BYTES >> 20) + 1;
+    let server = Setup::new().start();
+    let body = format!("{{\"a\":\"{}\"}}", "x".repeat(1_000_000));
+    let whole = post("/v1/events", "application/json", "", body.as_bytes());
+    let received = || observe::shard_metric(&server, "received_bytes", 0).expect("a metric");
+    // Each a little less than its block, and more of each than there is room for; in the end heads alone, each of which
+    // reserves the block for its answer.
+    let head = whole.len() - body.len();
+    let halves = (1..9).flat_map(|half| [900_000 >> half; 3]);
+    let sizes = [900_000; HOLDERS].into_iter().chain(halves).chain([head; 64]);
+    let holders: Vec<Client> = sizes
+        .map(|bytes| {
+            let before = received();
+            let mut client = server.connect();
+            client.send(&whole[..bytes]);
+            wait::until("its bytes to be taken", || (received() >= before + bytes as u64).then_some(()));
+            client
+        })
+        .collect();
+    let large = post("/api/echo", "application/json", "", body.as_bytes());
+    server.ask(&large).expect(503);
+    for _ in 0..10 {
+        server.ask(&bare("GET", "/health", "")).expect(200);
+        server.ask(&post_one("durable")).expect(202);
+    }
+    drop(holders);
+    wait_for_open_connections(&server, 0);
+    server.ask(&large).expect(200);
+}
+
 #[test]
 fn a_client_that_takes_nothing_is_closed() {
     let server = Setup::new().set("send_timeout", "300ms").start();

@@ -160,7 +160,7 @@ fn serving(data: &Path, listen: &str, admin: &str) -> Command {
         .env("TIDEGATE_SEGMENT_BYTES", "8MiB")
         .env("TIDEGATE_RESERVE_BYTES", "0")
         .env("TIDEGATE_LOG_BUFFER_BYTES", "8MiB")
-        .env("TIDEGATE_POOL_BYTES", "4MiB")
+        .env("TIDEGATE_POOL_BYTES", "8MiB")
         .stderr(Stdio::piped());
     command
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::quantity::{ByteSize, CoreList, IdlePolicy, ShardCount, Span, SyncChoice};
 use super::settings::{Settings, Sources};
 use crate::base::{AckLevel, CHUNK_BYTES_MAX, EVENT_BYTES_MAX, HEAD_BYTES_MAX, KIB, Limits, MIB, PAGE_BYTES};
+use crate::shard::arena::POOL_BYTES_MIN;
 
 /// Segments smaller than this would spend more on rolling than on events, and must hold a few of the longest chunks.
 const SEGMENT_BYTES_MIN: u64 = 8 * MIB as u64;
@@ -26,8 +27,6 @@ const _: () = assert!(LOG_BUFFER_BYTES_MIN >= 4 * CHUNK_BYTES_MAX as u64);
 const RECEIVE_BUFFERS_MAX: u32 = 1 << 15;
 /// How a setting shows that names no file.
 const NO_FILE: &str = "none";
-/// The longest event spans buffers in the pool, beside a decoder's output and answers.
-const POOL_BYTES_MIN: u64 = 4 * MIB as u64;
 
 /// Everything that can be configured.
 #[derive(Clone, Debug, PartialEq)]
@@ -300,7 +299,7 @@ impl Config {
             );
         }
         self.in_size_range("receive_buffer_bytes", u64::from(self.receive_buffer_bytes), KIB as u64, MIB as u64)?;
-        self.in_size_range("pool_bytes", self.pool_bytes, POOL_BYTES_MIN, 1 << 40)
+        self.in_size_range("pool_bytes", self.pool_bytes, POOL_BYTES_MIN as u64, 1 << 40)
     }
 
     fn check_limits(&self) -> Result<(), ConfigError> {
@@ -518,7 +517,7 @@ mod tests {
                 "receive_buffers = 1000 in t.toml: the kernel takes a power of two of buffers: give 8, 16, … or 32768",
             ),
             ("receive_buffer_bytes = 100", "receive_buffer_bytes = 100 in t.toml: give 1KiB to 1MiB"),
-            ("pool_bytes = 0", "pool_bytes = 0 in t.toml: give 4MiB to 1TiB"),
+            ("pool_bytes = 0", "pool_bytes = 0 in t.toml: give 8MiB to 1TiB"),
             ("event_bytes_max = \"2MiB\"", "event_bytes_max = 2MiB in t.toml: give 64 to 1MiB"),
             ("head_bytes_max = \"32KiB\"", "head_bytes_max = 32KiB in t.toml: give 512 to 16KiB"),
             ("body_bytes_max = 0", "body_bytes_max = 0 in t.toml: give 64 to 1TiB"),

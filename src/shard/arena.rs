@@ -4,7 +4,8 @@
 //! turn lies in a [`Block`] of the shard's [`Pool`]: a head or an event whose end has not arrived, answers that wait for
 //! their ack level or for a slow reader. The pool is one mapping of fixed size, cut by halves (a buddy allocator): blocks
 //! of 4 KiB to 2 MiB, every operation in at most ten steps, no allocation after start. An exhausted pool is an answer
-//! (`None`), and costs the connection that asked, nobody else.
+//! (`None`), and costs the connection that asked, nobody else: larger blocks are refused before the smallest, so that a few
+//! who hold the largest leave room for requests and answers of ordinary length.
 #![allow(unsafe_code, reason = "blocks are disjoint parts of one mapping, each with one owner")]
 
 use std::ptr::NonNull;
@@ -17,6 +18,11 @@ use crate::sys::memory::Region;
 pub const BLOCK_BYTES_MIN: usize = 4 * KIB;
 /// Largest block: holds an event at its limit, or an echo of one with its head.
 pub const BLOCK_BYTES_MAX: usize = 2 * MIB;
+/// One part in so many is for blocks of [`BLOCK_BYTES_MIN`] alone.
+const SMALLEST_PART: usize = 16;
+/// The smallest pool: beside that part, an event at its limit and the echo of it.
+pub const POOL_BYTES_MIN: usize = 8 * MIB;
+const _: () = assert!(POOL_BYTES_MIN - POOL_BYTES_MIN / SMALLEST_PART >= 2 * BLOCK_BYTES_MAX);
 const ORDER_MAX: u8 = (BLOCK_BYTES_MAX / BLOCK_BYTES_MIN).trailing_zeros() as u8;
 const NONE: u32 = u32::MAX;
 
@@ -89,12 +95,17 @@ impl Pool {
         pool
     }
 
-    /// A block of at least `bytes` bytes; `None` if `bytes` is over [`BLOCK_BYTES_MAX`] or the pool has none left.
+    /// A block of at least `bytes` bytes; `None` if `bytes` is over [`BLOCK_BYTES_MAX`] or the pool has none left: beyond
+    /// fifteen sixteenths there are only blocks of [`BLOCK_BYTES_MIN`].
     pub fn take(&mut self, bytes: usize) -> Option<Block> {
         if bytes > BLOCK_BYTES_MAX {
             return None;
         }
         let order = order_for(bytes);
+        let pool_bytes = self.region.bytes();
+        if order > 0 && self.used_bytes + (BLOCK_BYTES_MIN << order) > pool_bytes - pool_bytes / SMALLEST_PART {
+            return None;
+        }
         let found = (order..=ORDER_MAX).find(|order| self.free[usize::from(*order)] != NONE)?;
         let leaf = self.free[usize::from(found)];
         self.unlink(leaf);
@@ -143,10 +154,18 @@ impl Pool {
     /// was, if there is none.
     #[must_use]
     pub fn grow(&mut self, block: &mut Block, used: usize, bytes: usize) -> bool {
-        if bytes <= block.capacity() {
-            return true;
-        }
-        let Some(mut larger) = self.take(bytes) else { return false };
+        bytes <= block.capacity() || self.take(bytes).is_some_and(|larger| self.replace(block, used, larger))
+    }
+
+    /// As [`Pool::grow`], of a block from [`Pool::take_spare`] within the same share: while the bytes are copied, both
+    /// blocks are out and count.
+    #[must_use]
+    pub fn grow_spare(&mut self, block: &mut Block, used: usize, bytes: usize, quarters: usize) -> bool {
+        bytes <= block.capacity()
+            || self.take_spare(bytes, quarters).is_some_and(|larger| self.replace(block, used, larger))
+    }
+
+    fn replace(&mut self, block: &mut Block, used: usize, mut larger: Block) -> bool {
         larger.bytes_mut()[..used].copy_from_slice(&block.bytes()[..used]);
         self.give_back(std::mem::replace(block, larger));
         true
@@ -206,7 +225,7 @@ mod tests {
     use super::*;
 
     fn pool() -> Pool {
-        Pool::new(Arc::new(Region::map(2 * BLOCK_BYTES_MAX, false).unwrap()))
+        Pool::new(Arc::new(Region::map(POOL_BYTES_MIN, false).unwrap()))
     }
 
     #[test]
@@ -225,13 +244,13 @@ mod tests {
     fn an_exhausted_pool_says_so_and_heals() {
         let mut pool = pool();
         let blocks: Vec<_> = std::iter::from_fn(|| pool.take(1)).collect();
-        assert_eq!(blocks.len(), 2 * BLOCK_BYTES_MAX / BLOCK_BYTES_MIN);
-        assert_eq!(pool.used_bytes(), 2 * BLOCK_BYTES_MAX);
+        assert_eq!(blocks.len(), POOL_BYTES_MIN / BLOCK_BYTES_MIN);
+        assert_eq!(pool.used_bytes(), POOL_BYTES_MIN);
         for block in blocks {
             pool.give_back(block);
         }
-        let whole = [pool.take(BLOCK_BYTES_MAX).unwrap(), pool.take(BLOCK_BYTES_MAX).unwrap()];
-        assert!(pool.take(1).is_none(), "neighbours were joined back into whole blocks");
+        let whole: Vec<_> = std::iter::from_fn(|| pool.take(BLOCK_BYTES_MAX)).collect();
+        assert_eq!(whole.len(), POOL_BYTES_MIN / BLOCK_BYTES_MAX - 1, "neighbours were joined back into whole blocks");
         whole.into_iter().for_each(|block| pool.give_back(block));
         assert_eq!(pool.used_bytes(), 0);
     }
@@ -239,12 +258,38 @@ mod tests {
     #[test]
     fn a_quarter_is_kept_from_those_who_could_do_without() {
         let mut pool = pool();
-        let spare: Vec<_> = std::iter::from_fn(|| pool.take_spare(1, 3)).collect();
-        assert_eq!(pool.used_bytes(), 2 * BLOCK_BYTES_MAX / 4 * 3);
-        let needed = pool.take(1).unwrap();
+        let mut spare: Vec<_> = std::iter::from_fn(|| pool.take_spare(1, 3)).collect();
+        assert_eq!(pool.used_bytes(), POOL_BYTES_MIN / 4 * 3);
+        let mut needed = pool.take(1).unwrap();
+        let grown = &mut spare[0];
+        assert!(!pool.grow_spare(grown, 1, BLOCK_BYTES_MIN + 1, 3), "growth keeps to the share as well");
+        assert!(pool.grow_spare(grown, 1, BLOCK_BYTES_MIN, 3), "nothing has to grow");
+        assert!(pool.grow(&mut needed, 1, BLOCK_BYTES_MIN + 1), "what is needed may use all of the pool");
         for block in spare.into_iter().chain([needed]) {
             pool.give_back(block);
         }
+        assert_eq!(pool.used_bytes(), 0);
+    }
+
+    #[test]
+    fn a_sixteenth_is_for_the_smallest_blocks() {
+        let mut pool = pool();
+        let larger: Vec<_> = std::iter::from_fn(|| pool.take(BLOCK_BYTES_MIN + 1)).collect();
+        assert_eq!(
+            pool.used_bytes(),
+            POOL_BYTES_MIN / 16 * 15,
+            "those of twice the length use what there is but for that"
+        );
+        let smallest: Vec<_> = std::iter::from_fn(|| pool.take(BLOCK_BYTES_MIN)).collect();
+        assert_eq!(pool.used_bytes(), POOL_BYTES_MIN);
+        for block in larger.into_iter().chain(smallest) {
+            pool.give_back(block);
+        }
+        let mut event = pool.take(BLOCK_BYTES_MAX).unwrap();
+        let echo = pool.take(BLOCK_BYTES_MAX).expect("the smallest pool holds an event at its limit and its echo");
+        assert!(pool.grow(&mut event, 0, BLOCK_BYTES_MAX));
+        pool.give_back(event);
+        pool.give_back(echo);
     }
 
     #[test]

@@ -4,11 +4,16 @@
 //! A connection ends in steps, each once: shut down → every request in flight completed → direct descriptor closed → its
 //! place vacant. The generation in each request's `user_data` tells a late completion from one of the next connection.
 
-use super::arena::Block;
+use super::arena::{BLOCK_BYTES_MAX, Block, Pool};
 use super::beside::LastAnswered;
 use super::conversation::Conversation;
 use super::unread::Brought;
 use crate::sys::uring::{Run, Slot};
+
+/// What a connection may have sent ahead while its answers have no room, because it does not read them: more shuts it.
+const COPIED_BYTES_MAX: usize = BLOCK_BYTES_MAX;
+/// Share of the pool beyond which nothing is copied: the connection is shut instead.
+const COPIED_QUARTERS: usize = 3;
 
 /// Whether a receive is in flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +72,27 @@ impl Leftover {
     #[must_use]
     pub(super) fn is_empty(&self) -> bool {
         self.copied.is_none() && self.held.is_none()
+    }
+
+    /// Copies `bytes` behind what was copied before. False, with all of the copy given back, if the pool has no room for it or
+    /// it would be too long: without the bytes the talk cannot go on.
+    #[must_use]
+    pub(super) fn set_aside(&mut self, pool: &mut Pool, bytes: &[u8]) -> bool {
+        let (mut block, range) = match self.copied.take() {
+            Some(copied) => copied,
+            None => match pool.take_spare(bytes.len(), COPIED_QUARTERS) {
+                Some(block) => (block, 0..0),
+                None => return false,
+            },
+        };
+        let end = range.end + bytes.len();
+        if end > COPIED_BYTES_MAX || !pool.grow_spare(&mut block, range.end, end, COPIED_QUARTERS) {
+            pool.give_back(block);
+            return false;
+        }
+        block.bytes_mut()[range.end..end].copy_from_slice(bytes);
+        self.copied = Some((block, range.start..end));
+        true
     }
 }
 
@@ -213,6 +239,7 @@ impl HeldRuns {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shard::arena::POOL_BYTES_MIN;
     use crate::sys::memory::Region;
     use crate::sys::uring::{ProvidedBuffers, Ring};
     use std::sync::Arc;
@@ -237,5 +264,45 @@ mod tests {
         assert_eq!(lengths(&mut held, &mut one), [40, 102, 104]);
         assert_eq!(lengths(&mut held, &mut two), [101, 103, 105]);
         assert!(one.is_empty() && two.is_empty());
+    }
+
+    fn pool() -> Pool {
+        Pool::new(Arc::new(Region::map(POOL_BYTES_MIN, false).unwrap()))
+    }
+
+    #[test]
+    fn what_is_set_aside_in_pieces_lies_together_behind_what_was_not_parsed() {
+        let mut pool = pool();
+        let mut leftover = Leftover::default();
+        assert!(leftover.set_aside(&mut pool, &[1; 3000]) && leftover.set_aside(&mut pool, &[2; 3000]));
+        leftover.copied.as_mut().unwrap().1.start = 2999;
+        assert!(leftover.set_aside(&mut pool, &[3; 10_000]));
+        let (block, range) = leftover.copied.as_ref().unwrap();
+        assert_eq!((range.clone(), block.capacity()), (2999..16_000, 16_384));
+        let expected = [&[1; 1][..], &[2; 3000], &[3; 10_000]].concat();
+        assert_eq!(block.bytes()[range.clone()], expected);
+        assert!(!leftover.set_aside(&mut pool, &vec![4; COPIED_BYTES_MAX - 15_999]), "too far ahead");
+        assert_eq!((leftover.copied.is_none(), pool.used_bytes()), (true, 0));
+        assert!(leftover.set_aside(&mut pool, &vec![4; COPIED_BYTES_MAX]), "as far as is allowed");
+        pool.give_back(leftover.copied.take().unwrap().0);
+    }
+
+    /// In pieces of any length: a block that grows keeps to the share that the first one had to keep to.
+    #[test]
+    fn what_is_set_aside_leaves_a_quarter_of_the_pool() {
+        for piece in [1000, 5000, 100_000] {
+            let mut pool = pool();
+            let mut leftovers: Vec<Leftover> = (0..2000).map(|_| Leftover::default()).collect();
+            let mut kept = 0;
+            for _ in 0..20 {
+                for leftover in &mut leftovers {
+                    kept += usize::from(leftover.set_aside(&mut pool, &vec![0; piece]));
+                    assert!(pool.used_bytes() <= POOL_BYTES_MIN / 4 * 3, "{piece}: {}", pool.used_bytes());
+                }
+            }
+            assert!(kept * piece > POOL_BYTES_MIN / 4, "{piece}: the share was not used");
+            leftovers.into_iter().filter_map(|leftover| leftover.copied).for_each(|(block, _)| pool.give_back(block));
+            assert_eq!(pool.used_bytes(), 0);
+        }
     }
 }

@@ -19,7 +19,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::arena::BLOCK_BYTES_MAX;
 use super::beside::{self, Beside};
 use super::company::Company;
 use super::connection::{Connection, HeldRuns, Stage, Stall};
@@ -45,10 +44,6 @@ const LINGER_BYTES_MAX: usize = 1 << 20;
 const UNWAITED_MAX: Duration = Duration::from_millis(5);
 /// After the drain has begun, an idle connection is kept this long: a request that crosses with it is still answered.
 const DRAIN_GRACE: Duration = Duration::from_millis(100);
-/// What a connection may have sent ahead while its answers have no room, because it does not read them: more shuts it.
-const COPIED_BYTES_MAX: usize = BLOCK_BYTES_MAX;
-/// Share of the pool beyond which nothing is copied: the connection is shut instead.
-const COPIED_QUARTERS: usize = 3;
 
 /// What a submission was for, the top byte of its `user_data`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use super::{COPIED_BYTES_MAX, COPIED_QUARTERS, DRAIN_GRACE, GROUP, LINGER_BYTES_MAX, Op, Turn, tag};
+use super::{DRAIN_GRACE, GROUP, LINGER_BYTES_MAX, Op, Turn, tag};
 use crate::base::ShardId;
 use crate::shard::connection::{Connection, Receive, Stage, Stall};
 use crate::shard::conversation::Next;
@@ -205,27 +205,9 @@ impl Turn {
     /// Copies a run into the connection's own block, so that a peer that does not read holds no shared buffer.
     pub(super) fn copy_aside(&mut self, index: u32, run: Run) -> io::Result<()> {
         let leftover = &mut self.connections[index as usize].leftover;
-        let bytes = self.buffers.bytes_of(&run);
-        let kept = match &mut leftover.copied {
-            None => self.ctx.pool.take_spare(bytes.len(), COPIED_QUARTERS).map(|block| (block, 0..0)),
-            copied => {
-                let (mut block, range) = copied.take().expect("just seen");
-                let wanted = range.end + bytes.len();
-                if wanted <= COPIED_BYTES_MAX && self.ctx.pool.grow(&mut block, range.end, wanted) {
-                    Some((block, range))
-                } else {
-                    self.ctx.pool.give_back(block);
-                    None
-                }
-            }
-        };
-        leftover.copied = kept.map(|(mut block, range)| {
-            let end = range.end + bytes.len();
-            block.bytes_mut()[range.end..end].copy_from_slice(bytes);
-            (block, range.start..end)
-        });
+        let is_kept = leftover.set_aside(&mut self.ctx.pool, self.buffers.bytes_of(&run));
         self.buffers.give_back(run);
-        if leftover.copied.is_some() {
+        if is_kept {
             return Ok(());
         }
         // Without the bytes the talk cannot go on: the connection pays for having sent so far ahead.
