@@ -275,6 +275,37 @@ fn a_full_log_buffer_slows_sockets_not_memory() {
     assert_resident_is_bounded(&server);
 }
 
+/// More arrives at once than the kernel is lent buffers for: receives end, and are armed again when others have been parsed.
+#[test]
+fn connections_that_find_no_receive_buffer_are_read_later() {
+    const CONNECTIONS: u32 = 64;
+    const WARM_UP: u64 = 100;
+    let server = Setup::new().start();
+    let mut first = server.connect();
+    // Full buffers: from here on the kernel is lent few of them.
+    send_batches(&mut first, WARM_UP);
+    let mut clients: Vec<Client> = (0..CONNECTIONS).map(|_| server.connect()).collect();
+    wait_for_open_connections(&server, u64::from(CONNECTIONS) + 1);
+    let sent = Sent { first: 0, count: 140, spread: false, outcome: Outcome::Acked };
+    server.signal("STOP");
+    for (client, lane) in clients.iter_mut().zip(2..) {
+        // Less than its socket's buffers hold: nobody reads.
+        client.send(&Form::PLAIN.request(&Lane::events(1, lane, Kind::Attribution, sent), ""));
+    }
+    server.signal("CONT");
+    for client in &mut clients {
+        client.receive().expect(202);
+    }
+    assert!(
+        observe::shard_metric(&server, "receive_buffers_empty", 0) > Some(0),
+        "buffers sufficed: nothing was tried"
+    );
+    let warm_up = |batch| Sent { first: batch * 200, count: 200, ..sent };
+    let mut lanes = vec![Lane { lane: 1, kind: Kind::Attribution, requests: (0..WARM_UP).map(warm_up).collect() }];
+    lanes.extend((2..2 + CONNECTIONS).map(|lane| Lane { lane, kind: Kind::Attribution, requests: vec![sent] }));
+    Audit::of(1, &lanes, &observe::cat(&server.data())).assert_sound();
+}
+
 #[test]
 fn connections_beyond_the_limit_are_refused_and_room_is_reused() {
     const LIMIT: usize = 16;

@@ -248,8 +248,9 @@ mod tests {
     fn held_runs_come_back_in_order_per_connection() {
         let mut ring = Ring::new(8, 16, 4, Arc::new(Region::map(4096, false).unwrap())).unwrap();
         let mut buffers = ProvidedBuffers::new(&mut ring, 0, 8, 4096).unwrap();
+        buffers.lend(8);
         let mut runs = Vec::new();
-        (0..6).for_each(|buffer| buffers.take(buffer, 100 + usize::from(buffer), &mut runs));
+        (0..6).for_each(|buffer| assert_eq!(buffers.take(buffer, 100 + usize::from(buffer), &mut runs), 1));
         let mut held = HeldRuns::new(8);
         let (mut one, mut two) = (Leftover::default(), Leftover::default());
         for (index, run) in runs.iter().enumerate() {

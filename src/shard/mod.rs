@@ -28,6 +28,7 @@ pub mod decode;
 pub mod door;
 pub mod framing;
 pub mod http;
+mod lending;
 mod peers;
 pub mod place;
 mod question;

@@ -30,6 +30,7 @@ const CLOSE: u64 = 5;
 /// The errno of what the test itself needs: sockets, ring, memory. A kernel without bundles is no error but `false`.
 pub(super) fn bundles_work(ring: &mut Ring) -> io::Result<bool> {
     let mut buffers = ProvidedBuffers::new(ring, GROUP, BUFFERS, BUFFER_BYTES)?;
+    buffers.lend(BUFFERS);
     let listener = TcpListener::bind("127.0.0.1:0")?;
     ring.accept(listener.as_fd(), ACCEPT)?;
     let mut client = TcpStream::connect(listener.local_addr()?)?;
@@ -89,7 +90,7 @@ fn pieces_arrive(
                 }
                 buffers.give_back(run);
             }
-            buffers.publish();
+            buffers.lend(BUFFERS);
             arrived += received;
         }
     }

@@ -25,6 +25,7 @@ use super::connection::{Connection, HeldRuns, Stage, Stall};
 use super::context::Context;
 use super::deadlines::{Deadlines, TICK};
 use super::door::TurnTimes;
+use super::lending::Lending;
 use super::peers::Peers;
 use super::unread::Unread;
 use crate::admit::{Facts, Progress};
@@ -123,6 +124,7 @@ pub(super) struct Turn {
     ctx: Context,
     ring: Ring,
     buffers: ProvidedBuffers,
+    lending: Lending,
     bundles: bool,
     listeners: Vec<OwnedFd>,
     peers: Arc<Peers>,
@@ -191,6 +193,7 @@ impl Turn {
             ctx: parts.context,
             ring: parts.ring,
             buffers: parts.buffers,
+            lending: Lending::new(),
             bundles: parts.bundles,
             listeners: parts.listeners,
             peers: parts.peers,
@@ -209,6 +212,7 @@ impl Turn {
     /// The errno of io_uring_enter(2) where the ring itself has failed.
     pub(super) fn run(&mut self) -> io::Result<()> {
         self.ring.poll_multi(self.bell.fd(), tag(Op::Bell, 0, 0))?;
+        self.buffers.lend(self.lending.lent_max());
         for listener in 0..self.listeners.len() {
             self.arm_accept(listener)?;
         }
@@ -239,8 +243,8 @@ impl Turn {
         self.read_again();
         self.watch_for_stop()?;
         self.look_after_touched()?;
-        self.unpark()?;
-        self.buffers.publish();
+        self.buffers.lend(self.lending.lent_max());
+        worked |= self.unpark()?;
         Ok(worked)
     }
 

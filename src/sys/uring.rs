@@ -313,11 +313,22 @@ impl Run {
     }
 }
 
-/// A ring of equal receive buffers lent to the kernel, in one [`Region`]: buffer `i` at `i × bytes`.
+/// Where a receive buffer is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// With us, not in use.
+    Spare,
+    /// With the kernel, to be filled.
+    Lent,
+    /// With whoever holds the run it is part of.
+    Taken,
+}
+
+/// Equal receive buffers in one [`Region`], buffer `i` at `i × bytes`, of which some are lent to the kernel.
 ///
-/// The kernel takes buffers in the order they were given and says only the first of a bundle, so that order is kept
-/// here. Buffers mostly come back in the order they were taken; then the order is that of memory, and what one bundle
-/// received is one [`Run`].
+/// The kernel takes buffers in the order they were lent and says only the first of a bundle, so that order is kept
+/// here. What was given back last is lent first: it is the likeliest to be in the caches still. A run's buffers are lent in
+/// the order of memory, so that what one bundle receives is mostly one [`Run`].
 pub struct ProvidedBuffers {
     data: Region,
     entries: Region,
@@ -325,15 +336,17 @@ pub struct ProvidedBuffers {
     count: u16,
     /// Buffer numbers by place in the ring.
     order: Vec<u16>,
-    /// Place of the next buffer the kernel takes, and of the next one given back; both wrap at 2^16.
+    /// Place of the next buffer the kernel takes, and of the next one lent; both wrap at 2^16.
     head: u16,
     tail: u16,
-    lent_to_kernel: Vec<bool>,
+    /// What is not in use, given back last at the end.
+    spare: Vec<u16>,
+    places: Vec<Place>,
 }
 
 impl ProvidedBuffers {
     /// `count` buffers (a power of two up to 32768) of `bytes` bytes, registered with `ring` as buffer group `group`,
-    /// all lent to the kernel.
+    /// none lent to the kernel yet.
     ///
     /// # Errors
     /// The errno of mmap(2) or of io_uring_register(2) with IORING_REGISTER_PBUF_RING.
@@ -346,7 +359,7 @@ impl ProvidedBuffers {
             let base = entries.base().as_ptr() as u64;
             ring.submitter.register_buf_ring_with_flags(base, count, group, 0)?;
         }
-        let mut buffers = Self {
+        Ok(Self {
             data,
             entries,
             bytes,
@@ -354,13 +367,9 @@ impl ProvidedBuffers {
             order: vec![0; count.into()],
             head: 0,
             tail: 0,
-            lent_to_kernel: vec![false; count.into()],
-        };
-        for buffer in 0..count {
-            buffers.lend(buffer);
-        }
-        buffers.publish();
-        Ok(buffers)
+            spare: (0..count).rev().collect(),
+            places: vec![Place::Spare; count.into()],
+        })
     }
 
     /// Buffers in all.
@@ -376,17 +385,18 @@ impl ProvidedBuffers {
     }
 
     /// Notes that a completion handed us the buffers that hold `received` bytes from buffer `first` on, and appends them
-    /// to `runs`, one for each stretch of memory.
+    /// to `runs`, one for each stretch of memory. How many buffers that is.
     ///
     /// # Panics
     /// If the kernel hands out a buffer it did not have, or out of order.
-    pub fn take(&mut self, first: u16, received: usize, runs: &mut Vec<Run>) {
+    pub fn take(&mut self, first: u16, received: usize, runs: &mut Vec<Run>) -> u16 {
         let mut left = received;
+        let before = self.head;
         let mut run: Option<Run> = None;
         loop {
             let buffer = self.order[usize::from(self.head & (self.count - 1))];
             assert!(run.is_some() || buffer == first, "the kernel took buffer {first} before {buffer}");
-            assert!(std::mem::take(&mut self.lent_to_kernel[usize::from(buffer)]), "buffer {buffer} was not lent");
+            self.moves(buffer, Place::Lent, Place::Taken);
             self.head = self.head.wrapping_add(1);
             let bytes = left.min(self.bytes) as u32;
             match &mut run {
@@ -402,11 +412,12 @@ impl ProvidedBuffers {
             }
         }
         runs.extend(run);
+        self.head.wrapping_sub(before)
     }
 
     /// The unconsumed bytes of a run.
     pub fn bytes_of(&mut self, run: &Run) -> &mut [u8] {
-        debug_assert!(!self.lent_to_kernel[usize::from(run.first)], "buffer {} was given back", run.first);
+        debug_assert_eq!(self.places[usize::from(run.first)], Place::Taken, "buffer {} was given back", run.first);
         let start = usize::from(run.first) * self.bytes + run.offset as usize;
         let length = run.bytes as usize;
         assert!(run.offset as usize + length <= usize::from(run.buffers) * self.bytes, "a run ends in its buffers");
@@ -415,19 +426,32 @@ impl ProvidedBuffers {
         unsafe { std::slice::from_raw_parts_mut(self.data.base().as_ptr().add(start), length) }
     }
 
-    /// Lends a run's buffers to the kernel again; visible to it after [`ProvidedBuffers::publish`].
+    /// Takes a run's buffers back, to be lent again.
     ///
     /// # Panics
     /// If they were given back before.
     pub fn give_back(&mut self, run: Run) {
-        for buffer in run.first..run.first + run.buffers {
-            self.lend(buffer);
+        for buffer in (run.first..run.first + run.buffers).rev() {
+            self.moves(buffer, Place::Taken, Place::Spare);
+            self.spare.push(buffer);
         }
     }
 
-    /// Shows the kernel what was given back.
-    pub fn publish(&mut self) {
-        // SAFETY: the tail lies in the first entry's reserved bytes (io_uring_register_buf_ring(3)), which `give_back`
+    /// Lends buffers to the kernel until it has `lent_max` to fill, or all that are not in use.
+    pub fn lend(&mut self, lent_max: u16) {
+        let before = self.tail;
+        while self.available() < lent_max
+            && let Some(buffer) = self.spare.pop()
+        {
+            self.provide(buffer);
+        }
+        if self.tail != before {
+            self.publish();
+        }
+    }
+
+    fn publish(&mut self) {
+        // SAFETY: the tail lies in the first entry's reserved bytes (io_uring_register_buf_ring(3)), which `provide`
         // does not write. Release pairs with the kernel's acquire: entries are visible before the tail.
         unsafe {
             let base = self.entries.base().as_ptr().cast::<io_uring::types::BufRingEntry>();
@@ -436,8 +460,13 @@ impl ProvidedBuffers {
         }
     }
 
-    fn lend(&mut self, buffer: u16) {
-        assert!(!std::mem::replace(&mut self.lent_to_kernel[usize::from(buffer)], true), "buffer {buffer} lent twice");
+    fn moves(&mut self, buffer: u16, from: Place, to: Place) {
+        let place = std::mem::replace(&mut self.places[usize::from(buffer)], to);
+        assert_eq!(place, from, "buffer {buffer} goes from {from:?} to {to:?}");
+    }
+
+    fn provide(&mut self, buffer: u16) {
+        self.moves(buffer, Place::Spare, Place::Lent);
         let place = usize::from(self.tail & (self.count - 1));
         self.order[place] = buffer;
         // SAFETY: place < count, so the entry lies in the entries' region; the kernel reads entries only up to the tail
@@ -479,6 +508,7 @@ mod tests {
     fn a_socket_is_accepted_received_from_sent_to_and_closed() {
         let mut ring = ring();
         let mut buffers = ProvidedBuffers::new(&mut ring, 1, 8, 4096).unwrap();
+        buffers.lend(8);
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         ring.accept(listener.as_fd(), 1).unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -494,8 +524,8 @@ mod tests {
         assert_eq!((runs.len(), buffers.available()), (1, 7));
         assert_eq!(buffers.bytes_of(&runs[0]), b"hello");
         buffers.give_back(runs[0]);
+        buffers.lend(8);
         assert_eq!(buffers.available(), 8);
-        buffers.publish();
         // SAFETY: nothing else uses the region yet.
         unsafe { ring.sendable.base().as_ptr().copy_from(b"world".as_ptr(), 5) };
         ring.send(slot, 0, 5, 3).unwrap();
@@ -513,7 +543,7 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "lent twice")]
+    #[should_panic(expected = "from Taken to Spare")]
     fn a_buffer_given_back_twice_is_a_bug() {
         let mut ring = ring();
         let mut buffers = ProvidedBuffers::new(&mut ring, 1, 8, 4096).unwrap();
@@ -524,9 +554,9 @@ mod tests {
     fn runs_follow_memory_and_part_where_the_order_does() {
         let mut ring = ring();
         let mut buffers = ProvidedBuffers::new(&mut ring, 1, 8, 4096).unwrap();
+        buffers.lend(8);
         let mut runs = Vec::new();
-        buffers.take(0, 3 * 4096, &mut runs);
-        buffers.take(3, 5, &mut runs);
+        assert_eq!((buffers.take(0, 3 * 4096, &mut runs), buffers.take(3, 5, &mut runs)), (3, 1));
         assert_eq!(
             runs.iter().map(|run| (run.first, run.buffers, run.bytes)).collect::<Vec<_>>(),
             [(0, 3, 12288), (3, 1, 5)]
@@ -536,10 +566,35 @@ mod tests {
         assert_eq!((part.bytes(), buffers.bytes_of(&part).len()), (7288, 7288));
         // Held while a later one goes back first: the ring's order is no longer that of memory.
         buffers.give_back(runs[1]);
+        buffers.lend(8);
         buffers.give_back(part);
+        buffers.lend(8);
         runs.clear();
         buffers.take(4, 8 * 4096, &mut runs);
         assert_eq!(runs.iter().map(|run| (run.first, run.buffers)).collect::<Vec<_>>(), [(4, 4), (3, 1), (0, 3)]);
+    }
+
+    #[test]
+    fn what_was_given_back_last_is_lent_first_and_no_more_than_asked() {
+        let mut ring = ring();
+        let mut buffers = ProvidedBuffers::new(&mut ring, 1, 8, 4096).unwrap();
+        buffers.lend(3);
+        assert_eq!(buffers.available(), 3);
+        let mut runs = Vec::new();
+        buffers.take(0, 2 * 4096, &mut runs);
+        buffers.take(2, 7, &mut runs);
+        buffers.lend(1);
+        assert_eq!(buffers.available(), 1, "another is lent while those are in use");
+        buffers.give_back(runs[1]);
+        buffers.give_back(runs[0]);
+        buffers.lend(1);
+        assert_eq!(buffers.available(), 1, "there are enough");
+        buffers.lend(u16::MAX);
+        assert_eq!(buffers.available(), 8, "all there are");
+        runs.clear();
+        buffers.take(3, 8 * 4096, &mut runs);
+        let lent: Vec<_> = runs.iter().map(|run| (run.first, run.buffers)).collect();
+        assert_eq!(lent, [(3, 1), (0, 3), (4, 4)], "the last back first, a run in the order of memory");
     }
 
     #[test]

@@ -183,13 +183,16 @@ impl Turn {
         Ok(())
     }
 
-    pub(super) fn unpark(&mut self) -> io::Result<()> {
-        // Half of the buffers back: re-arming into a few would only run out again, at a completion each.
-        if self.parked.is_empty() || self.buffers.available() < self.buffers.count() / 2 {
-            return Ok(());
+    /// Arms receives that found no buffer; whether there were any. Those that waited longest come first, and about as
+    /// many as buffers are lent for: others would only run out again, at a completion each.
+    pub(super) fn unpark(&mut self) -> io::Result<bool> {
+        let lent = self.buffers.available();
+        // Half of what is to be lent: re-arming into a few would run out at once.
+        if self.parked.is_empty() || lent < self.lending.lent_max().min(self.buffers.count()) / 2 {
+            return Ok(false);
         }
-        self.buffers.publish();
-        while let Some((index, generation)) = self.parked.pop_front() {
+        for _ in 0..self.lending.receives_max(lent) {
+            let Some((index, generation)) = self.parked.pop_front() else { break };
             let connection = &mut self.connections[index as usize];
             if connection.generation == generation && connection.receive == Receive::Parked {
                 connection.receive = Receive::Off;
@@ -197,6 +200,7 @@ impl Turn {
                 self.look_after_touched()?;
             }
         }
-        Ok(())
+        // An armed receive that has nothing to receive completes nothing: the rest must not wait for it.
+        Ok(true)
     }
 }

@@ -90,7 +90,8 @@ impl Turn {
         if let Some(first) = completion.buffer() {
             let bytes = completion.result.max(0) as usize;
             let mut runs = std::mem::take(&mut self.runs);
-            self.buffers.take(first, bytes, &mut runs);
+            let buffers = self.buffers.take(first, bytes, &mut runs);
+            self.lending.received(buffers, bytes);
             self.ctx.metrics().received_bytes.add(bytes as u64);
             self.ctx.door.count_received(bytes as u64);
             let is_heavy = self.unread.brought(self.ctx.clock.ns(), &mut connection.brought, bytes as u64);
