@@ -14,6 +14,7 @@ use tidegate::writer::recover::{RecoverError, recover};
 
 const FIRST: &str = "0000000000000001.segment";
 const SECOND: &str = "0000000000000002.segment";
+const THIRD: &str = "0000000000000003.segment";
 
 fn config() -> WriterConfig {
     WriterConfig { segment_bytes: 24 * KIB as u64, chunk_bytes_max: PAGE_BYTES, ..small(Path::new("simulated")) }
@@ -114,6 +115,21 @@ fn every_byte_of_an_older_segment_is_guarded() {
     let end = SEGMENT_HEADER_BYTES + 5 * PAGE_BYTES;
     assert_eq!(disk.file(FIRST).len(), end, "the first segment is full");
     corrupt_every_byte(&disk, &acked, FIRST, |_| vec![Verdict::Refused]);
+}
+
+/// As if the one before it had been begun, never used and dropped; but it is there. A reader that believes it would begin with
+/// the second segment again and again.
+#[test]
+fn a_segment_that_skips_the_one_before_it_is_damage() {
+    let (disk, acked) = log(&[1; 12], false);
+    assert_eq!(verdict(&disk, &acked), Verdict::Kept(12));
+    disk.edit(THIRD, |bytes| {
+        bytes[32] = 1;
+        let end = SEGMENT_HEADER_BYTES - 4;
+        let crc = crc32c(&bytes[..end]);
+        bytes[end..SEGMENT_HEADER_BYTES].copy_from_slice(&crc.to_le_bytes());
+    });
+    assert_eq!(verdict(&disk, &acked), Verdict::Refused);
 }
 
 /// Edits that keep checksums right reach the checks behind them: lengths, counts, numbers, chains.

@@ -222,8 +222,9 @@ impl Tail {
         }
         let begun_in_its_place = successor.previous_epoch == open.header.previous_epoch
             && successor.previous_end == open.header.previous_end;
-        if begun_in_its_place && self.cursor.offset == SEGMENT_HEADER_BYTES as u64 {
-            // This one was never used, and dropped by a restart.
+        if begun_in_its_place && !still_there && self.cursor.offset == SEGMENT_HEADER_BYTES as u64 {
+            // This one was never used, and dropped by a restart, which comes before its successor is begun: one that is still
+            // there would be found again, for ever.
             let before = Cursor::before(&open.header);
             self.close();
             self.cursor = before;
