@@ -517,7 +517,7 @@ mod tests {
                 "receive_buffers = 1000 in t.toml: the kernel takes a power of two of buffers: give 8, 16, … or 32768",
             ),
             ("receive_buffer_bytes = 100", "receive_buffer_bytes = 100 in t.toml: give 1KiB to 1MiB"),
-            ("pool_bytes = 0", "pool_bytes = 0 in t.toml: give 8MiB to 1TiB"),
+            ("pool_bytes = \"8191KiB\"", "pool_bytes = 8191KiB in t.toml: give 8MiB to 1TiB"),
             ("event_bytes_max = \"2MiB\"", "event_bytes_max = 2MiB in t.toml: give 64 to 1MiB"),
             ("head_bytes_max = \"32KiB\"", "head_bytes_max = 32KiB in t.toml: give 512 to 16KiB"),
             ("body_bytes_max = 0", "body_bytes_max = 0 in t.toml: give 64 to 1TiB"),
