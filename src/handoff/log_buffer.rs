@@ -185,6 +185,16 @@ impl LogBuffer {
         Ok(())
     }
 
+    /// Bytes that [`LogBuffer::extend`] can append before the open chunk must be sealed; 0 if none is open or it is empty.
+    #[inline]
+    #[must_use]
+    pub fn open_room(&self) -> usize {
+        let Some(open) = self.open.as_ref().filter(|open| open.events > 0) else { return 0 };
+        // All three are multiples of a page but the first, which counts from the chunk's start like the others.
+        let unsettled = (self.tail + self.capacity - open.start) as usize;
+        self.chunk_bytes_max.min(self.capacity as usize - open.offset).min(unsettled) - open.filled
+    }
+
     /// Appends `bytes` bytes to the open chunk and returns them to be filled. They count from here on;
     /// [`LogBuffer::roll_back`] takes them away again.
     ///
@@ -382,6 +392,33 @@ mod tests {
         place(&mut buffer, 1, 1).unwrap();
         let second = buffer.seal(0, 0).unwrap();
         buffer.release(second.settle());
+    }
+
+    /// What bounds the open chunk in turn: its own limit, the buffer's end, and a chunk that has not come back.
+    #[test]
+    fn the_room_of_a_chunk_is_what_it_can_be_extended_by() {
+        let mut buffer = buffer();
+        assert_eq!(buffer.open_room(), 0, "nothing is open");
+        let mut live = std::collections::VecDeque::new();
+        let mut met = [0; 3];
+        for first in (0..120).map(|round: usize| 1 + round * 7919 % (CHUNK / 2)) {
+            if place(&mut buffer, first, 0) == Err(NoRoom::BufferFull) {
+                buffer.release(SealedChunk::settle(live.pop_front().expect("a full buffer has live chunks")));
+                continue;
+            }
+            let room = buffer.open_room();
+            let offset = buffer.open.as_ref().unwrap().offset;
+            let end = offset + CHUNK_HEADER_BYTES + first + room;
+            met[if end == offset + CHUNK { 0 } else { 1 + usize::from(end < 2 * MIB) }] += 1;
+            assert_eq!(buffer.reserve(room + 1), Err(NoRoom::ChunkFull));
+            if room > 0 {
+                place(&mut buffer, room, 0).unwrap();
+                assert_eq!(buffer.open_room(), 0);
+                buffer.roll_back(room - room / 3);
+            }
+            live.push_back(buffer.seal(0, 0).unwrap());
+        }
+        assert!(met.iter().all(|times| *times > 0), "limit, end, chunk that is out: met {met:?} times");
     }
 
     /// Random sizes against a model: live chunks never overlap, bytes come back as written, nothing leaks.

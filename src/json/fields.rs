@@ -36,8 +36,7 @@ impl<'a> Event<'a> {
     #[inline]
     #[must_use]
     pub fn may_have_line_ends(&self) -> bool {
-        // Of what the parser has proven nothing is known.
-        self.scan.has_controls() || !self.scan.is_proven()
+        self.scan.may_have_line_ends()
     }
 
     /// The text of a top-level member's value; `None` if there is none of that name. Of several the first counts.

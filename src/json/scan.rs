@@ -93,10 +93,12 @@ impl<'i> Scan<'i> {
         self.is_proven
     }
 
-    /// Whether a control character was seen in it or beside it: in a valid one a line end or tab.
+    /// Whether there may be a CR or LF in it, as white space. If not, there is none.
     #[inline]
-    pub(super) fn has_controls(&self) -> bool {
-        self.has_controls
+    #[must_use]
+    pub fn may_have_line_ends(&self) -> bool {
+        // Of what was not proven here nothing is known.
+        self.has_controls || !self.is_proven
     }
 }
 

@@ -478,6 +478,21 @@ impl EventSink for Sink<'_, '_> {
     }
 
     #[inline]
+    fn events(&mut self, events: &[Scan<'_>]) -> u32 {
+        // The first of a request says more than that it is there: its position, its id.
+        if self.tally.accepted == 0 || self.together.is_some() {
+            return 0;
+        }
+        let (count, bytes) = self.placer.place_proven(events, self.tenant);
+        if count > 0 {
+            self.tally.last_seq = self.placer.open_seq();
+            self.tally.accepted += count;
+            self.event_bytes += bytes as u64;
+        }
+        count
+    }
+
+    #[inline]
     fn event(&mut self, event: &[u8], scan: Option<Scan<'_>>) -> Placed {
         if self.together.is_some() {
             self.place_together(event, scan);

@@ -89,6 +89,32 @@ impl Placer {
         Ok(position)
     }
 
+    /// Stores the first of `events` at once: those that were proven valid when they were scanned and hold no line end, as
+    /// long as the open chunk has room. Returns how many and their bytes, without headers; the next is for [`Placer::place`].
+    #[inline]
+    pub fn place_proven(&mut self, events: &[Scan<'_>], tenant: TenantId) -> (u32, usize) {
+        let room = self.log.open_room();
+        let (mut count, mut bytes) = (0, 0);
+        for event in events {
+            let next = bytes + RECORD_HEADER_BYTES + event.text().len();
+            if !event.is_proven() || event.may_have_line_ends() || next > room {
+                break;
+            }
+            (count, bytes) = (count + 1, next);
+        }
+        if count == 0 {
+            return (0, 0);
+        }
+        let mut rest = self.log.extend(bytes).expect("no more than there is room for");
+        for event in &events[..count] {
+            let record;
+            (record, rest) = rest.split_at_mut(RECORD_HEADER_BYTES + event.text().len());
+            write_record(record, event.text(), tenant, false);
+        }
+        self.log.commit(count as u32);
+        (count as u32, bytes - count * RECORD_HEADER_BYTES)
+    }
+
     /// Stores `events` records that [`write_record`] made of valid events, all in one chunk. Returns the position of the
     /// first.
     ///
@@ -174,6 +200,110 @@ pub fn write_record(record: &mut [u8], event: &[u8], tenant: TenantId, may_have_
     if may_have_line_ends {
         for at in memchr::memchr2_iter(b'\r', b'\n', event) {
             body[at] = b' ';
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::base::{KIB, MIB};
+    use crate::handoff::{Bell, WriterPort, channel};
+    use crate::json::Lines;
+    use crate::record::Records;
+    use crate::sys::memory::Region;
+
+    /// Small, so that a few hundred events fill several.
+    const CHUNK_BYTES: usize = 16 * KIB;
+
+    fn placer() -> (Placer, WriterPort) {
+        let region = Arc::new(Region::map(2 * MIB, false).unwrap());
+        let bell = || Arc::new(Bell::new().unwrap());
+        let (shard, writer) = channel(ShardId(0), Arc::clone(&region), 256, Seq(0), bell(), bell(), Arc::default());
+        let log = LogBuffer::new(region, ShardId(0), CHUNK_BYTES, Seq(0));
+        (Placer::new(WriterId(0), ShardId(0), log, shard, 128), writer)
+    }
+
+    /// The payloads of the chunks that were handed over, and how many events each is said to hold.
+    fn chunks((mut placer, mut writer): (Placer, WriterPort)) -> Vec<(Vec<u8>, u32, u32)> {
+        placer.seal(0);
+        let mut chunks = Vec::new();
+        while let Some(chunk) = writer.take() {
+            let payload =
+                writer.bytes(&chunk)[crate::handoff::CHUNK_HEADER_BYTES..][..chunk.payload_bytes as usize].to_vec();
+            assert_eq!(Records::check(&payload, chunk.events), Ok(()));
+            chunks.push((payload, chunk.events, chunk.payload_crc));
+        }
+        chunks
+    }
+
+    /// Lines of every length, now and then with line ends in them or broken.
+    fn lines() -> Vec<u8> {
+        let mut text = Vec::new();
+        for number in 0..600 {
+            let filler = "x".repeat(number * 37 % 400);
+            let line = match number % 23 {
+                7 => format!("{{\"n\":{number},\r\"f\":\"{filler}\"}}"),
+                11 => format!("{{\"n\":{number},}}"),
+                _ => format!("{{\"n\":{number},\"f\":\"{filler}\"}}"),
+            };
+            text.extend_from_slice(line.as_bytes());
+            text.push(b'\n');
+        }
+        text
+    }
+
+    /// Places every line, together where `together` says so; how many were placed that way.
+    fn place_all(placer: &mut Placer, together: bool) -> u32 {
+        let (text, mut scanned, mut placed) = (lines(), Lines::new(), 0);
+        let mut rest = &text[..];
+        while !rest.is_empty() {
+            let bytes = placer.validator().scan_lines(rest, &mut scanned);
+            let mut left = scanned.as_slice();
+            while let Some(line) = left.first() {
+                let (count, event_bytes) = if together { placer.place_proven(left, TenantId(7)) } else { (0, 0) };
+                let taken = &left[..count as usize];
+                assert_eq!(event_bytes, taken.iter().map(|line| line.text().len()).sum::<usize>());
+                placed += count;
+                if count == 0 {
+                    match placer.place(line.text(), Some(*line), TenantId(7), 0, |_| {}) {
+                        Ok(_) | Err(Unplaced::Invalid(_)) => {}
+                        Err(Unplaced::NoRoom) => panic!("the log buffer holds all of them"),
+                    }
+                }
+                left = &left[count.max(1) as usize..];
+            }
+            rest = &rest[bytes..];
+        }
+        placed
+    }
+
+    #[test]
+    fn events_placed_together_lie_as_if_placed_one_by_one() {
+        let (mut one_by_one, mut together) = (placer(), placer());
+        assert_eq!(place_all(&mut one_by_one.0, false), 0);
+        let placed = place_all(&mut together.0, true);
+        // The rest: the first of each chunk, those with line ends, and what comes before their shape is known.
+        assert!(placed > 400, "only {placed} of 600 went together");
+        let (expected, found) = (chunks(one_by_one), chunks(together));
+        assert!(expected.len() > 5, "{} chunks are too few to say that they end alike", expected.len());
+        assert!(found == expected, "the same chunks with the same bytes");
+    }
+
+    #[test]
+    fn together_go_as_many_as_fill_the_chunk_and_no_byte_more() {
+        for (beyond, placed) in [(0, 2), (1, 1)] {
+            let (mut placer, _writer) = placer();
+            placer.place(b"{\"f\":\"\"}", None, TenantId(0), 0, |_| {}).unwrap();
+            let event = |bytes: usize| format!("{{\"f\":\"{}\"}}", "x".repeat(bytes - 8));
+            let room = placer.log().open_room();
+            let text = format!("{}\n{}\n", event(100), event(room - 100 - 2 * RECORD_HEADER_BYTES + beyond));
+            let mut lines = Lines::new();
+            assert_eq!(placer.validator().scan_lines(text.as_bytes(), &mut lines), text.len());
+            assert_eq!(placer.place_proven(lines.as_slice(), TenantId(0)).0, placed);
+            assert_eq!(placer.log().open_room() == 0, beyond == 0);
         }
     }
 }

@@ -106,6 +106,12 @@ impl fmt::Display for EventError {
 pub trait EventSink {
     /// Where events end is seen by the validator, which looks at them on the way.
     fn validator(&mut self) -> &mut Validator;
+    /// Takes the first of `events`, which the validator has looked at, as many as it can without further ado: all, some or
+    /// none. Returns how many; the next one is for [`EventSink::event`].
+    #[inline]
+    fn events(&mut self, _events: &[Scan<'_>]) -> u32 {
+        0
+    }
     /// Takes one event, without the white space around it. If the validator has looked at it, `scan` is what it saw.
     fn event(&mut self, event: &[u8], scan: Option<Scan<'_>>) -> Placed;
     /// Notes that something that is no event stands where one should.

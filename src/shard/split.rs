@@ -251,10 +251,15 @@ impl Splitter {
             if bytes == 0 {
                 break;
             }
-            for line in lines.as_slice() {
-                // If it is not taken, it is the first to be given again.
-                *at = line.text().as_ptr() as usize - input.as_ptr() as usize;
-                self.offer(line.text(), Some(*line), sink)?;
+            let mut left = lines.as_slice();
+            while let Some(line) = left.first() {
+                let taken = self.offer_together(input, left, sink);
+                if taken == 0 {
+                    // If it is not taken, it is the first to be given again.
+                    *at = line.text().as_ptr() as usize - input.as_ptr() as usize;
+                    self.offer(line.text(), Some(*line), sink)?;
+                }
+                left = &left[taken.max(1)..];
             }
             *at = input.len() - rest.len() + bytes;
         }
@@ -465,12 +470,17 @@ impl Splitter {
         let elements = lines.get_or_insert_with(Lines::new);
         let bytes = sink.validator().scan_elements(&input[*at..], elements);
         let end = *at + bytes;
-        for element in elements.as_slice() {
-            // An object that is not taken is met again, like the first after a comma.
-            *at = element.text().as_ptr() as usize - input.as_ptr() as usize;
-            self.state = State::Element { after_comma: true };
-            self.offer(element.text(), Some(*element), sink)?;
+        let mut left = elements.as_slice();
+        while let Some(element) = left.first() {
+            let taken = self.offer_together(input, left, sink);
+            if taken == 0 {
+                // An object that is not taken is met again, like the first after a comma.
+                *at = element.text().as_ptr() as usize - input.as_ptr() as usize;
+                self.state = State::Element { after_comma: true };
+                self.offer(element.text(), Some(*element), sink)?;
+            }
             self.state = State::AfterElement;
+            left = &left[taken.max(1)..];
         }
         *at = end;
         Ok(bytes > 0)
@@ -556,6 +566,20 @@ impl Splitter {
     fn offer_trimmed(&mut self, bytes: &[u8], sink: &mut impl EventSink) -> Result<(), Stop> {
         let event = trim(bytes);
         if event.is_empty() { Ok(()) } else { self.offer(event, None, sink) }
+    }
+
+    /// Offers those of `events`, which lie in `input`, that the sink takes together. Returns how many; of no consequence for
+    /// the state.
+    #[inline]
+    fn offer_together(&mut self, input: &[u8], events: &[Scan<'_>], sink: &mut impl EventSink) -> usize {
+        // In an input that is no longer than an event may be, none is too long.
+        if input.len() > self.event_bytes_max {
+            return 0;
+        }
+        let allowed = (self.events_max - self.seen) as usize;
+        let taken = sink.events(&events[..events.len().min(allowed)]);
+        self.seen += taken;
+        taken as usize
     }
 
     /// Offers an event that lies where it came. Of no consequence for the state.

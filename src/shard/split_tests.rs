@@ -44,6 +44,13 @@ impl EventSink for Notebook<'_> {
         self.validator.get()
     }
 
+    fn events(&mut self, events: &[Scan<'_>]) -> u32 {
+        let taken = events.iter().take_while(|scan| scan.is_proven() && (self.has_room)());
+        let before = self.calls.len();
+        self.calls.extend(taken.map(|scan| Ok(String::from_utf8_lossy(scan.text()).into_owned())));
+        (self.calls.len() - before) as u32
+    }
+
     fn event(&mut self, event: &[u8], scan: Option<Scan<'_>>) -> Placed {
         assert!(scan.is_none_or(|scan| std::ptr::eq(scan.text(), event)), "scanned elsewhere");
         if !(self.has_room)() {
