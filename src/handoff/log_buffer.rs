@@ -190,7 +190,7 @@ impl LogBuffer {
     #[must_use]
     pub fn open_room(&self) -> usize {
         let Some(open) = self.open.as_ref().filter(|open| open.events > 0) else { return 0 };
-        // All three are multiples of a page but the first, which counts from the chunk's start like the others.
+        // Each bound, counted from the chunk's start, is a multiple of a page: where the bytes fit, their padding does.
         let unsettled = (self.tail + self.capacity - open.start) as usize;
         self.chunk_bytes_max.min(self.capacity as usize - open.offset).min(unsettled) - open.filled
     }
