@@ -251,16 +251,7 @@ impl Splitter {
             if bytes == 0 {
                 break;
             }
-            let mut left = lines.as_slice();
-            while let Some(line) = left.first() {
-                let taken = self.offer_together(input, left, sink);
-                if taken == 0 {
-                    // If it is not taken, it is the first to be given again.
-                    *at = line.text().as_ptr() as usize - input.as_ptr() as usize;
-                    self.offer(line.text(), Some(*line), sink)?;
-                }
-                left = &left[taken.max(1)..];
-            }
+            self.offer_scanned(input, at, lines.as_slice(), (State::Line, State::Line), sink)?;
             *at = input.len() - rest.len() + bytes;
         }
         if is_last {
@@ -470,18 +461,9 @@ impl Splitter {
         let elements = lines.get_or_insert_with(Lines::new);
         let bytes = sink.validator().scan_elements(&input[*at..], elements);
         let end = *at + bytes;
-        let mut left = elements.as_slice();
-        while let Some(element) = left.first() {
-            let taken = self.offer_together(input, left, sink);
-            if taken == 0 {
-                // An object that is not taken is met again, like the first after a comma.
-                *at = element.text().as_ptr() as usize - input.as_ptr() as usize;
-                self.state = State::Element { after_comma: true };
-                self.offer(element.text(), Some(*element), sink)?;
-            }
-            self.state = State::AfterElement;
-            left = &left[taken.max(1)..];
-        }
+        // An object that is not taken is met again, like the first after a comma.
+        let states = (State::Element { after_comma: true }, State::AfterElement);
+        self.offer_scanned(input, at, elements.as_slice(), states, sink)?;
         *at = end;
         Ok(bytes > 0)
     }
@@ -568,16 +550,41 @@ impl Splitter {
         if event.is_empty() { Ok(()) } else { self.offer(event, None, sink) }
     }
 
-    /// Offers those of `events`, which lie in `input`, that the sink takes together. Returns how many; of no consequence for
-    /// the state.
+    /// Offers `events`, which lie in `input` and were scanned: together as far as the sink takes them so. `states` are those before
+    /// and after each. If one is not taken, it begins `at` and is the first to be given again.
     #[inline]
-    fn offer_together(&mut self, input: &[u8], events: &[Scan<'_>], sink: &mut impl EventSink) -> usize {
-        // In an input that is no longer than an event may be, none is too long.
-        if input.len() > self.event_bytes_max {
-            return 0;
+    fn offer_scanned(
+        &mut self,
+        input: &[u8],
+        at: &mut usize,
+        events: &[Scan<'_>],
+        (before, after): (State, State),
+        sink: &mut impl EventSink,
+    ) -> Result<(), Stop> {
+        let mut left = events;
+        while let Some(event) = left.first() {
+            let taken = self.offer_together(input.len(), left, sink);
+            if taken == 0 {
+                *at = event.text().as_ptr() as usize - input.as_ptr() as usize;
+                self.state = before;
+                self.offer(event.text(), Some(*event), sink)?;
+            }
+            self.state = after;
+            left = &left[taken.max(1)..];
         }
-        let allowed = (self.events_max - self.seen) as usize;
-        let taken = sink.events(&events[..events.len().min(allowed)]);
+        Ok(())
+    }
+
+    /// Offers the first of `events`, all in `bytes` bytes, that the sink may take together. Returns how many it took; of no
+    /// consequence for the state.
+    #[inline]
+    fn offer_together(&mut self, bytes: usize, events: &[Scan<'_>], sink: &mut impl EventSink) -> usize {
+        let allowed = events.len().min((self.events_max - self.seen) as usize);
+        let fits = |event: &&Scan<'_>| event.text().len() <= self.event_bytes_max;
+        // Receive buffers are shorter than most servers' longest event: then there is none to look for.
+        let together =
+            if bytes <= self.event_bytes_max { allowed } else { events[..allowed].iter().take_while(fits).count() };
+        let taken = sink.events(&events[..together]);
         self.seen += taken;
         taken as usize
     }
