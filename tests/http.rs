@@ -4,7 +4,7 @@ mod support;
 
 use serde_json::{Value, json};
 use support::bodies::{self, Form, bare, post};
-use support::client::Response;
+use support::client::{Client, Response};
 use support::observe;
 use support::server::{Server, Setup};
 use support::wait;
@@ -160,6 +160,41 @@ fn an_atomic_batch_is_stored_whole_or_not_at_all() {
     assert_accepted(send("false", "{\"n\":6}\nnope\n"), 1, 1);
     // The last one is durable, so all that was to be stored before it is in the log.
     assert_eq!(observe::cat(&server.data()), [b"{\"n\":4}", b"{\"n\":5}", b"{\"n\":6}"]);
+}
+
+/// Sent at once, so that later requests find the chunk begun and the shape of their events known: what is placed together
+/// must not be taken for another request's, nor an atomic batch for one that is not.
+#[test]
+fn requests_that_share_a_chunk_stay_apart() {
+    let server = Setup::new().start();
+    let mut client = server.connect();
+    let lines = |query: &str, body: &str| post(&format!("/v1/events{query}"), NDJSON, "", body.as_bytes());
+    let requests = [
+        lines("", "{\"n\":1}\n{\"n\":2}\n{\"n\":3}\n"),
+        lines("?atomic=true", "{\"n\":4}\n{\"n\":5}\n{\"n\":}\n"),
+        lines("", "{\"n\":6}\n{\"n\":7}\n{\"n\":}\n{\"n\":8}\n"),
+        post_json("[{\"n\":9},{\"n\":10}]"),
+        lines("?atomic=true", "{\"n\":11}\n{\"n\":12}\n"),
+    ];
+    client.send(&requests.concat());
+    let mut positions = Vec::new();
+    for (accepted, rejected) in [(3, 0), (0, 1), (3, 1), (2, 0), (2, 0)] {
+        let response = client.receive();
+        if accepted == 0 {
+            response.expect_error(400, "INVALID_JSON");
+            continue;
+        }
+        let json = assert_accepted(response, accepted, rejected);
+        let position: tidegate::base::Position = json["data"]["position"].as_str().unwrap().parse().unwrap();
+        positions.push((position.seq, position.index));
+    }
+    assert!(positions.is_sorted(), "{positions:?}");
+    let stored: Vec<String> = [1, 2, 3, 6, 7, 8, 9, 10, 11, 12].iter().map(|n| format!("{{\"n\":{n}}}")).collect();
+    assert_eq!(observe::cat(&server.data()), stored.iter().map(|event| event.as_bytes().to_vec()).collect::<Vec<_>>());
+    let bytes: usize = stored.iter().map(String::len).sum();
+    let metrics = Client::connect(server.admin()).ask(&bare("GET", "/metrics", "")).expect(200);
+    let counted = format!("tidegate_event_bytes_total{{shard=\"0\"}} {bytes}\n");
+    assert!(metrics.text().contains(&counted), "{counted} is not in {}", metrics.text());
 }
 
 #[test]
