@@ -10,8 +10,8 @@
 //!                                   └─ answer, replies, ack  answers, held back until their ack level
 //! ```
 //!
-//! [`turn`] makes system calls and knows no HTTP; everything below it is a state machine over slices. A shard shares
-//! nothing with other shards but the counters it publishes and the connection counts of [`peers`].
+//! `turn` makes system calls and knows no HTTP; everything below it is a state machine over slices. A shard shares
+//! nothing with other shards but the counters it publishes and the connection counts of `peers`.
 
 pub mod ack;
 pub mod answer;
