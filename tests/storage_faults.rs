@@ -424,6 +424,22 @@ fn a_full_disk_refuses_in_time_and_recovers_when_there_is_room() {
     assert_eq!(read_all(&disk).unwrap(), acked);
 }
 
+/// A segment that is being prepared is room: a server that forgets it refuses for a moment what it has room for.
+#[test]
+fn a_disk_is_not_full_for_a_moment_while_a_segment_is_prepared() {
+    let config = WriterConfig { segments_ahead: 2, ..config() };
+    for seed in 0..100 {
+        let disk = FaultyDisk::new(seed);
+        disk.set_capacity(40 * config.segment_bytes);
+        let mut rig = Rig::open(&config, Box::new(disk.storage()), 1).unwrap();
+        fill_until_refused(&mut rig);
+        for turn in 0..50 {
+            rig.turn().unwrap();
+            assert_eq!(rig.status.state(), WriterState::Full, "seed {seed}, turn {turn}");
+        }
+    }
+}
+
 #[test]
 fn a_disk_filled_by_somebody_else_blocks_but_loses_and_poisons_nothing() {
     let disk = FaultyDisk::new(7);

@@ -113,7 +113,7 @@ pub struct Room {
     pub chunk_bytes_max: u64,
     /// Where in the active segment the next chunk goes.
     pub active_offset: u64,
-    /// Segments ready.
+    /// Segments ready or being prepared, whose bytes are no longer among the free ones.
     pub ready: u64,
     /// Segments that would be retired, and so recycled, as the log grows.
     pub recyclable: u64,

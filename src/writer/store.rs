@@ -292,6 +292,9 @@ impl Store {
     }
 
     /// The room for chunks when the next one goes to `active_offset` and `buffered_bytes` may come.
+    ///
+    /// A segment being prepared counts: its bytes were allocated when it was created. On a filesystem that cannot allocate
+    /// ahead they still count as free, too, and 507 may come that segment late: chunks then wait for room, none is lost.
     pub(super) fn room(&self, active_offset: u64, buffered_bytes: u64) -> Room {
         let retention = self.config.retention();
         let extra_bytes = buffered_bytes + self.config.segment_bytes;
@@ -300,7 +303,7 @@ impl Store {
             segment_bytes: self.config.segment_bytes,
             chunk_bytes_max: self.config.chunk_bytes_max as u64,
             active_offset,
-            ready: self.ready.len() as u64,
+            ready: self.ready.len() as u64 + u64::from(self.preparing.is_some()),
             recyclable: recyclable as u64,
             free_bytes: if self.disk_full { 0 } else { self.free_bytes },
             reserve_bytes: self.config.reserve_bytes,
