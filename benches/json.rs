@@ -2,7 +2,8 @@
 //! the best round of each counts, so that a noisy machine disturbs all alike. Prints one table.
 //!
 //! `cargo bench --bench json` measures all streams, `cargo bench --bench json -- PART` those whose name contains PART, and
-//! `… -- PART CONTENDER` by one contender only. Ratios are to the first contender of the table.
+//! `… -- PART CONTENDER` by one contender only. Ratios are to the first contender of the table. With `JSON_FILE=FILE` the one
+//! stream is the events of that file, a JSON object a line, over and over: what a stream of your own costs.
 //!
 //! The validator is given the stream as lines and finds where they end; the others are given each event apart. simd-json
 //! changes the text it parses, so a copy of it is part of its work.
@@ -29,7 +30,7 @@ const DEPTH_MAX: usize = 128;
 
 /// A stream of events in the two forms that contenders take.
 struct Stream {
-    name: &'static str,
+    name: String,
     events: Vec<Vec<u8>>,
     lines: Vec<u8>,
     /// How many events are valid.
@@ -37,10 +38,38 @@ struct Stream {
 }
 
 impl Stream {
-    fn new(name: &'static str, events: Vec<Vec<u8>>, valid: usize) -> Self {
+    fn new(name: &str, events: Vec<Vec<u8>>, valid: usize) -> Self {
         let mut lines = events.join(&b'\n');
         lines.push(b'\n');
-        Self { name, events, lines, valid }
+        Self { name: name.to_owned(), events, lines, valid }
+    }
+
+    /// The lines of a file that are not blank.
+    ///
+    /// # Errors
+    /// Which line is no event.
+    fn of_file(path: &str) -> Result<Self, String> {
+        let text = std::fs::read_to_string(path).map_err(|error| format!("{path}: {error}"))?;
+        let mut events = Vec::new();
+        for (number, line) in (1..).zip(text.lines()) {
+            let event = line.trim();
+            if event.is_empty() {
+                continue;
+            }
+            if let Err(error) = serde_json::from_str::<IgnoredAny>(event) {
+                return Err(format!("{path}, line {number}: not JSON at byte {}", error.column()));
+            }
+            if !event.starts_with('{') {
+                return Err(format!("{path}, line {number}: not an object; a JSON object a line is wanted"));
+            }
+            events.push(event.as_bytes().to_vec());
+        }
+        if events.is_empty() {
+            return Err(format!("{path}: no line with an event"));
+        }
+        let count = events.len();
+        let name = std::path::Path::new(path).file_name().map_or_else(|| path.into(), |name| name.to_string_lossy());
+        Ok(Self::new(&name, events, count))
     }
 
     fn bytes(&self) -> usize {
@@ -104,7 +133,7 @@ fn by_serde_json() -> Contender {
 }
 
 fn streams() -> Vec<Stream> {
-    let valid = |name, events: Vec<Vec<u8>>| {
+    let valid = |name: &str, events: Vec<Vec<u8>>| {
         let count = events.len();
         Stream::new(name, events, count)
     };
@@ -134,6 +163,13 @@ fn streams() -> Vec<Stream> {
 fn main() -> io::Result<()> {
     let mut args = env::args().skip(1).filter(|arg| !arg.starts_with('-'));
     let (wanted, by) = (args.next().unwrap_or_default(), args.next().unwrap_or_default());
+    let streams = match env::var("JSON_FILE") {
+        Ok(path) => vec![Stream::of_file(&path).unwrap_or_else(|why| {
+            eprintln!("json: {why}");
+            std::process::exit(2)
+        })],
+        Err(_) => streams(),
+    };
     let mut contenders = vec![by_simd_json(), by_sonic_rs(), by_serde_json()];
     contenders.extend([Level::parser()].into_iter().chain(Level::all()).map(by_validator));
     contenders.retain(|(name, _)| name.contains(&by));
@@ -145,7 +181,7 @@ fn main() -> io::Result<()> {
         write!(out, "{name:>18}")?;
     }
     writeln!(out)?;
-    for stream in streams().iter().filter(|stream| stream.name.contains(&wanted)) {
+    for stream in streams.iter().filter(|stream| stream.name.contains(&wanted)) {
         let passes = ROUND_BYTES.div_ceil(stream.bytes());
         let mut best = vec![u128::MAX; contenders.len()];
         for _ in 0..rounds {
