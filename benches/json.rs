@@ -189,7 +189,7 @@ fn main() -> io::Result<()> {
                 let start = Instant::now();
                 for _ in 0..passes {
                     let valid = black_box(judge(black_box(stream)));
-                    assert_eq!(valid, stream.valid, "{name}");
+                    assert_eq!(valid, stream.valid, "valid events of {} by {name}", stream.name);
                 }
                 *best = (*best).min(start.elapsed().as_nanos());
             }
