@@ -1,10 +1,13 @@
 //! Every limit a client can reach, at its edge: the last that passes, the first that does not, and what it is told.
 
+use std::time::{Duration, Instant};
+
 mod support;
 
 use support::bodies::{self, Encoding, Form, Framing, Shape, bare, framed, post};
 use support::observe;
 use support::server::{Server, Setup};
+use support::wait::until;
 
 const JSON: &str = "application/json";
 const NDJSON: &str = "application/x-ndjson";
@@ -205,6 +208,22 @@ fn an_idle_connection_is_closed_without_an_answer() {
     used.ask(&bare("GET", "/health", "")).expect(200);
     fresh.expect_closed();
     used.expect_closed();
+}
+
+#[test]
+fn the_first_connection_after_a_long_quiet_is_served() {
+    let server = Setup::new().set("idle_timeout", "1s").start();
+    server.ask(&post("/v1/events", JSON, "", b"{}")).expect(202);
+    let turns = || observe::shard_metric(&server, "turns", 0).expect("a shard counts its turns");
+    let mut asleep = (turns(), Instant::now());
+    until("a shard that sleeps for longer than the timeout", || {
+        let now = turns();
+        if now != asleep.0 {
+            asleep = (now, Instant::now());
+        }
+        (asleep.1.elapsed() >= Duration::from_millis(1500)).then_some(())
+    });
+    server.ask(&post("/v1/events", JSON, "", b"{}")).expect(202);
 }
 
 #[test]

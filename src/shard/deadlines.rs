@@ -49,25 +49,27 @@ impl Deadlines {
         self.set > 0
     }
 
-    /// Moves to `elapsed` since the shard's start and appends the places whose deadline has passed to `due`, their
-    /// deadlines taken away. Whether a new tick has begun; cheap if not.
-    pub(super) fn advance(&mut self, elapsed: Duration, due: &mut Vec<u32>) -> bool {
+    /// Moves to `elapsed` since the shard's start; whether a new tick has begun. Comes first in a turn: a shard may have slept for
+    /// longer than any deadline, and what is set in a turn counts from that turn.
+    pub(super) fn advance(&mut self, elapsed: Duration) -> bool {
         let now = u32::try_from(elapsed.as_nanos() / TICK.as_nanos()).expect("a shard lives less than six years");
-        if now == self.now {
-            return false;
-        }
+        let has_begun = now != self.now;
         self.now = now;
+        has_begun
+    }
+
+    /// Appends the places whose deadline has passed to `due` and takes those deadlines away. Once a tick is enough.
+    pub(super) fn take_passed(&mut self, due: &mut Vec<u32>) {
         if self.set == 0 {
-            return true;
+            return;
         }
         for (place, at) in self.ticks[..self.used].iter_mut().enumerate() {
-            if *at <= now {
+            if *at <= self.now {
                 *at = NEVER;
                 self.set -= 1;
                 due.push(place as u32);
             }
         }
-        true
     }
 }
 
@@ -75,26 +77,48 @@ impl Deadlines {
 mod tests {
     use super::*;
 
+    fn passed(deadlines: &mut Deadlines, elapsed: Duration) -> Vec<u32> {
+        let mut due = Vec::new();
+        deadlines.advance(elapsed);
+        deadlines.take_passed(&mut due);
+        due
+    }
+
     #[test]
     fn a_deadline_passes_once_and_never_early() {
         let mut deadlines = Deadlines::new(4);
-        let mut due = Vec::new();
-        deadlines.advance(TICK * 10, &mut due);
+        deadlines.advance(TICK * 10);
         deadlines.set(2, TICK * 3);
         deadlines.set(1, Duration::from_millis(1));
-        deadlines.advance(TICK * 11, &mut due);
-        assert!(due.is_empty(), "one tick of slack: now may be the end of a tick");
-        deadlines.advance(TICK * 12, &mut due);
-        assert_eq!(due, [1]);
+        assert!(passed(&mut deadlines, TICK * 11).is_empty(), "one tick of slack: now may be the end of a tick");
+        assert_eq!(passed(&mut deadlines, TICK * 12), [1]);
         deadlines.set(2, TICK * 3);
-        due.clear();
-        deadlines.advance(TICK * 15, &mut due);
-        assert!(due.is_empty(), "it was moved");
-        deadlines.advance(TICK * 16, &mut due);
-        assert_eq!(due, [2]);
+        assert!(passed(&mut deadlines, TICK * 15).is_empty(), "it was moved");
+        assert_eq!(passed(&mut deadlines, TICK * 16), [2]);
         assert!(!deadlines.any());
         deadlines.set(0, Duration::MAX);
         deadlines.clear(0);
         assert!(!deadlines.any());
+    }
+
+    #[test]
+    fn a_tick_begins_once() {
+        let mut deadlines = Deadlines::new(1);
+        assert!(!deadlines.advance(TICK / 2));
+        assert!(deadlines.advance(TICK));
+        assert!(!deadlines.advance(TICK * 3 / 2));
+        assert!(deadlines.advance(TICK * 1000));
+    }
+
+    #[test]
+    fn a_deadline_set_after_a_long_sleep_counts_from_its_end() {
+        let mut deadlines = Deadlines::new(1);
+        deadlines.advance(TICK * 1000);
+        deadlines.set(0, TICK * 3);
+        let mut due = Vec::new();
+        deadlines.take_passed(&mut due);
+        assert!(due.is_empty(), "set in this turn");
+        assert!(passed(&mut deadlines, TICK * 1003).is_empty());
+        assert_eq!(passed(&mut deadlines, TICK * 1004), [0]);
     }
 }

@@ -234,12 +234,15 @@ impl Turn {
     /// One turn; whether there was anything to do.
     fn turn(&mut self) -> io::Result<bool> {
         self.ctx.clock.read();
+        let ticked = self.deadlines.advance(self.ctx.clock.elapsed());
         self.ctx.door.hear_news();
         let mut worked = self.receive()?;
         worked |= self.take_settled()?;
         self.acknowledge();
         self.offer_to_writer();
-        self.enforce_deadlines()?;
+        if ticked {
+            self.enforce_deadlines()?;
+        }
         self.read_again();
         self.watch_for_stop()?;
         self.look_after_touched()?;
@@ -367,9 +370,10 @@ impl Turn {
         }
     }
 
+    /// Once a tick.
     fn enforce_deadlines(&mut self) -> io::Result<()> {
         let mut due = std::mem::take(&mut self.due);
-        let ticked = self.deadlines.advance(self.ctx.clock.elapsed(), &mut due);
+        self.deadlines.take_passed(&mut due);
         for index in due.drain(..) {
             let connection = &mut self.connections[index as usize];
             match connection.stage {
@@ -386,7 +390,7 @@ impl Turn {
             }
         }
         self.due = due;
-        if self.accept_retry && ticked {
+        if self.accept_retry {
             self.accept_retry = false;
             for listener in 0..self.listeners.len() {
                 self.arm_accept(listener)?;
