@@ -287,7 +287,7 @@ fn connections_that_find_no_receive_buffer_are_read_later() {
     let mut clients: Vec<Client> = (0..CONNECTIONS).map(|_| server.connect()).collect();
     wait_for_open_connections(&server, u64::from(CONNECTIONS) + 1);
     let sent = Sent { first: 0, count: 140, spread: false, outcome: Outcome::Acked };
-    server.signal("STOP");
+    server.freeze();
     for (client, lane) in clients.iter_mut().zip(2..) {
         // Less than its socket's buffers hold: nobody reads.
         client.send(&Form::PLAIN.request(&Lane::events(1, lane, Kind::Attribution, sent), ""));

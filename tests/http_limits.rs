@@ -1,7 +1,5 @@
 //! Every limit a client can reach, at its edge: the last that passes, the first that does not, and what it is told.
 
-use std::time::{Duration, Instant};
-
 mod support;
 
 use support::bodies::{self, Encoding, Form, Framing, Shape, bare, framed, post};
@@ -210,20 +208,47 @@ fn an_idle_connection_is_closed_without_an_answer() {
     used.expect_closed();
 }
 
+/// A server that closes a connection that says nothing after `time`: that is how these tests see time pass.
+fn hourglass(time: &str) -> Server {
+    Setup::new().set("idle_timeout", time).start()
+}
+
 #[test]
 fn the_first_connection_after_a_long_quiet_is_served() {
-    let server = Setup::new().set("idle_timeout", "1s").start();
+    let server = Setup::new().set("idle_timeout", "2s").start();
     server.ask(&post("/v1/events", JSON, "", b"{}")).expect(202);
     let turns = || observe::shard_metric(&server, "turns", 0).expect("a shard counts its turns");
-    let mut asleep = (turns(), Instant::now());
+    let hourglass = hourglass("2500ms");
     until("a shard that sleeps for longer than the timeout", || {
-        let now = turns();
-        if now != asleep.0 {
-            asleep = (now, Instant::now());
-        }
-        (asleep.1.elapsed() >= Duration::from_millis(1500)).then_some(())
+        let before = turns();
+        hourglass.connect().expect_closed();
+        (turns() == before).then_some(())
     });
     server.ask(&post("/v1/events", JSON, "", b"{}")).expect(202);
+}
+
+#[test]
+fn what_came_while_the_server_could_not_run_is_not_late() {
+    let server = Setup::new().set("idle_timeout", "5s").set("head_timeout", "5s").start();
+    let hourglass = hourglass("6s");
+    let request = post("/v1/events", JSON, "", b"{}");
+    let mut quiet = server.connect();
+    let mut used = server.connect();
+    let mut begun = server.connect();
+    used.ask(&request).expect(202);
+    begun.send(&request[..20]);
+    // It is the server that is to have seen this.
+    server.ask(&request).expect(202);
+    server.freeze();
+    for client in [&mut quiet, &mut used] {
+        client.send(&request);
+    }
+    begun.send(&request[20..]);
+    hourglass.connect().expect_closed();
+    server.signal("CONT");
+    for client in [&mut quiet, &mut used, &mut begun] {
+        client.receive().expect(202);
+    }
 }
 
 #[test]

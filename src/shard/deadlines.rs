@@ -2,11 +2,16 @@
 //!
 //! A tick scans the deadlines of all places ever used: 16 384 connections are 64 KiB, read in a few microseconds twenty
 //! times a second. That is cheaper than moving a timer for every request, which a wheel or a heap would have to do.
+//!
+//! What is set in a turn counts from that turn, however long the shard slept before it. A time in which the host did not let the
+//! shard run counts for nobody: what clients sent meanwhile has not been received, and they are not to be told that they were slow.
 
 use std::time::Duration;
 
 /// Granularity of timeouts; they fire up to one tick late, never early.
 pub(super) const TICK: Duration = Duration::from_millis(50);
+/// A shard with deadlines wakes every tick. One that comes this many later was kept from running.
+const STOPPED_TICKS: u32 = 10;
 const NEVER: u32 = u32::MAX;
 
 /// See the module text. Ticks count from the shard's start and last for 6 years.
@@ -49,13 +54,17 @@ impl Deadlines {
         self.set > 0
     }
 
-    /// Moves to `elapsed` since the shard's start; whether a new tick has begun. Comes first in a turn: a shard may have slept for
-    /// longer than any deadline, and what is set in a turn counts from that turn.
-    pub(super) fn advance(&mut self, elapsed: Duration) -> bool {
+    /// Begins a turn at `elapsed` since the shard's start. Whether a new tick has begun.
+    pub(super) fn begin_turn(&mut self, elapsed: Duration) -> bool {
         let now = u32::try_from(elapsed.as_nanos() / TICK.as_nanos()).expect("a shard lives less than six years");
-        let has_begun = now != self.now;
+        let ticks = now - self.now;
         self.now = now;
-        has_begun
+        if ticks >= STOPPED_TICKS && self.any() {
+            for at in self.ticks[..self.used].iter_mut().filter(|at| **at != NEVER) {
+                *at = at.saturating_add(ticks - 1).min(NEVER - 1);
+            }
+        }
+        ticks > 0
     }
 
     /// Appends the places whose deadline has passed to `due` and takes those deadlines away. Once a tick is enough.
@@ -79,7 +88,7 @@ mod tests {
 
     fn passed(deadlines: &mut Deadlines, elapsed: Duration) -> Vec<u32> {
         let mut due = Vec::new();
-        deadlines.advance(elapsed);
+        deadlines.begin_turn(elapsed);
         deadlines.take_passed(&mut due);
         due
     }
@@ -87,7 +96,7 @@ mod tests {
     #[test]
     fn a_deadline_passes_once_and_never_early() {
         let mut deadlines = Deadlines::new(4);
-        deadlines.advance(TICK * 10);
+        deadlines.begin_turn(TICK * 10);
         deadlines.set(2, TICK * 3);
         deadlines.set(1, Duration::from_millis(1));
         assert!(passed(&mut deadlines, TICK * 11).is_empty(), "one tick of slack: now may be the end of a tick");
@@ -95,6 +104,7 @@ mod tests {
         deadlines.set(2, TICK * 3);
         assert!(passed(&mut deadlines, TICK * 15).is_empty(), "it was moved");
         assert_eq!(passed(&mut deadlines, TICK * 16), [2]);
+        assert!(passed(&mut deadlines, TICK * 100).is_empty());
         assert!(!deadlines.any());
         deadlines.set(0, Duration::MAX);
         deadlines.clear(0);
@@ -104,21 +114,36 @@ mod tests {
     #[test]
     fn a_tick_begins_once() {
         let mut deadlines = Deadlines::new(1);
-        assert!(!deadlines.advance(TICK / 2));
-        assert!(deadlines.advance(TICK));
-        assert!(!deadlines.advance(TICK * 3 / 2));
-        assert!(deadlines.advance(TICK * 1000));
+        let begun = [1, 2, 3, 2000, 2000, 2001, 2002].map(|halves| deadlines.begin_turn(TICK * halves / 2));
+        assert_eq!(begun, [false, true, false, true, false, false, true]);
     }
 
     #[test]
     fn a_deadline_set_after_a_long_sleep_counts_from_its_end() {
         let mut deadlines = Deadlines::new(1);
-        deadlines.advance(TICK * 1000);
+        deadlines.begin_turn(TICK * 1000);
         deadlines.set(0, TICK * 3);
-        let mut due = Vec::new();
-        deadlines.take_passed(&mut due);
-        assert!(due.is_empty(), "set in this turn");
         assert!(passed(&mut deadlines, TICK * 1003).is_empty());
         assert_eq!(passed(&mut deadlines, TICK * 1004), [0]);
+    }
+
+    #[test]
+    fn a_time_in_which_the_shard_could_not_run_counts_as_one_tick() {
+        let mut deadlines = Deadlines::new(3);
+        deadlines.set(0, TICK * 3);
+        deadlines.set(2, Duration::MAX);
+        assert!(passed(&mut deadlines, TICK * STOPPED_TICKS).is_empty());
+        assert!(passed(&mut deadlines, TICK * (STOPPED_TICKS + 2)).is_empty());
+        assert_eq!(passed(&mut deadlines, TICK * (STOPPED_TICKS + 3)), [0]);
+        deadlines.set(0, TICK * 3);
+        assert_eq!(passed(&mut deadlines, TICK * (2 * STOPPED_TICKS + 2)), [0], "a short one counts");
+        deadlines.begin_turn(TICK * 1_000_000);
+        deadlines.set(1, TICK);
+        assert_eq!(
+            passed(&mut deadlines, TICK * 1_000_002),
+            [1],
+            "the place without one and the one for ever are as they were"
+        );
+        assert!(deadlines.any());
     }
 }

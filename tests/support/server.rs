@@ -1,5 +1,6 @@
 //! A server process of the test's own: its data directory, its ports, its end.
 
+use std::fs;
 use std::io::Read as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -270,6 +271,20 @@ impl Server {
         // The shell's own `kill`: the harness needs no unsafe call for it, and no package.
         let sent = Command::new("sh").args(["-c", &format!("kill -{name} {}", self.pid())]).status();
         assert!(sent.expect("sh runs").success(), "SIG{name} could not be sent");
+    }
+
+    /// Stops the process, as a host does with a guest, until SIGCONT. When this returns, no thread of it runs.
+    pub(crate) fn freeze(&self) {
+        self.signal("STOP");
+        let tasks = format!("/proc/{}/task", self.pid());
+        wait::until("every thread to be stopped", || {
+            let mut states = fs::read_dir(&tasks).expect("it lives").map(|task| {
+                let stat = fs::read_to_string(task.expect("it can be listed").path().join("stat")).unwrap_or_default();
+                // After the name, which is in parentheses: proc_pid_stat(5).
+                stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('T'))
+            });
+            states.all(|is_stopped| is_stopped).then_some(())
+        });
     }
 
     /// Limits the size a file may be written to from now on, 0 bytes: every write to the log fails with EFBIG.
