@@ -3,8 +3,9 @@
 //! A tick scans the deadlines of all places ever used: 16 384 connections are 64 KiB, read in a few microseconds twenty
 //! times a second. That is cheaper than moving a timer for every request, which a wheel or a heap would have to do.
 //!
-//! What is set in a turn counts from that turn, however long the shard slept before it. A time in which the host did not let the
-//! shard run counts for nobody: what clients sent meanwhile has not been received, and they are not to be told that they were slow.
+//! What is set in a turn counts from that turn, however long the shard slept before it. Half a second and more in
+//! which the host did not let the shard run counts as a tick: what clients sent meanwhile has not been received, and they are not to be told
+//! that they were slow.
 
 use std::time::Duration;
 
