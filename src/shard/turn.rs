@@ -1,7 +1,7 @@
 //! The event loop of one shard: a thin shell of system calls around [`Context`] and [`Conversation`]. Shard thread.
 //!
 //! One turn: reap every completion and parse what arrived; take settled chunks; seal what is ready and hand it over; answer
-//! what has reached its ack level; one send per connection; enforce deadlines; one enter.
+//! what has reached its ack level; enforce deadlines; one send per connection; one enter.
 //!
 //! Who owns which bytes: a provided buffer is ours from its completion until the parse is done, in the same turn, unless
 //! the log buffer has no room: then the connection holds it, receives stop, and TCP pushes back. An answer's block is the
@@ -240,14 +240,12 @@ impl Turn {
         worked |= self.take_settled()?;
         self.acknowledge();
         self.offer_to_writer();
+        if ticked {
+            self.enforce_deadlines()?;
+        }
         self.read_again();
         self.watch_for_stop()?;
         self.look_after_touched()?;
-        if ticked {
-            // After those who sent something were given a new deadline.
-            self.enforce_deadlines()?;
-            self.look_after_touched()?;
-        }
         self.buffers.lend(self.lending.lent_max());
         worked |= self.unpark()?;
         Ok(worked)
