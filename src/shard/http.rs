@@ -344,21 +344,33 @@ fn route(method: &str, path: &str) -> Route {
     if allowed { route } else { Route::MethodNotAllowed { allow } }
 }
 
-/// Whether the query asks for `atomic`. A value that is neither yes nor no is refused: who asks for all or nothing must
-/// not get the default by a slip.
+/// Whether the query asks for `atomic`. What nearly does is refused: who asks for all or nothing must not get the default by
+/// a slip.
 fn is_atomic(query: &str) -> Result<bool, HttpError> {
-    let mut atomic = false;
+    let mut atomic = None;
     for pair in query.split('&') {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         if name == "atomic" {
-            atomic = match value {
+            let asked = match value {
                 "true" | "1" => true,
                 "false" | "0" => false,
                 _ => return Err(HttpError::bad_request("atomic must be true or false")),
             };
+            if *atomic.get_or_insert(asked) != asked {
+                return Err(HttpError::bad_request("atomic is given twice, once true and once false"));
+            }
+        } else if holds(name, b"atomic") || holds(value, b"atomic=") {
+            return Err(HttpError::bad_request(
+                "a parameter is spelt nearly like atomic: write ?atomic=true or &atomic=true",
+            ));
         }
     }
-    Ok(atomic)
+    Ok(atomic.unwrap_or(false))
+}
+
+/// Whether `text` has `part` in it, in upper or lower case.
+fn holds(text: &str, part: &[u8]) -> bool {
+    text.as_bytes().windows(part.len()).any(|window| window.eq_ignore_ascii_case(part))
 }
 
 #[cfg(test)]

@@ -160,7 +160,9 @@ fn atomic_is_yes_or_no() {
     for (query, atomic) in [("", false), ("?atomic=true", true), ("?a&atomic=1&b=", true), ("?atomic=false", false)] {
         assert_eq!(accept(&format!("POST /v1/events{query} HTTP/1.1\r\nHost: a\r\n\r\n")).atomic, atomic, "{query}");
     }
-    for query in ["?atomic", "?atomic=", "?atomic=yes", "?atomic=TRUE"] {
+    assert!(accept("POST /v1/events?x=at&atomic=1&atomic=true HTTP/1.1\r\nHost: a\r\n\r\n").atomic);
+    let slips = ["?Atomic=true", "?atomic[]=1", "?x=1;atomic=true", "?x=1?ATOMIC=true", "?atomic=true&atomic=false"];
+    for query in ["?atomic", "?atomic=", "?atomic=yes", "?atomic=TRUE"].into_iter().chain(slips) {
         let head = format!("POST /v1/events{query} HTTP/1.1\r\nHost: a\r\n\r\n");
         assert_eq!(refuse(head.as_bytes()), ErrorCode::BadRequest, "{query}");
     }
