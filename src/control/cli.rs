@@ -16,6 +16,7 @@ use super::settings::{self, Settings};
 use super::{boot, say};
 use crate::base::Position;
 use crate::log::CatOptions;
+use crate::sys::stderr;
 
 /// Usage or configuration.
 pub const EXIT_CONFIG: u8 = 2;
@@ -179,7 +180,7 @@ fn prepare(serve: Serve, matches: &ArgMatches) -> Result<(Config, Plan), Refusal
 }
 
 fn serve_until_the_end(config: &Config, plan: &Plan) -> ExitCode {
-    eprint!("tidegate {}\n{plan}", super::plan_view::VERSION);
+    stderr::tell(&format!("tidegate {}\n{plan}", super::plan_view::VERSION));
     boot::run(config, plan)
 }
 

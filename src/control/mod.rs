@@ -7,6 +7,8 @@
 
 use std::fmt;
 
+use crate::sys::stderr;
+
 pub mod admin;
 pub mod admin_server;
 pub mod advice;
@@ -38,5 +40,5 @@ pub use view::ServerView;
 
 /// Tells the operator one thing: a line on stderr. For events in the life of the server, never for events in it.
 pub fn say(message: &dyn fmt::Display) {
-    eprintln!("tidegate: {message}");
+    stderr::tell(&format!("tidegate: {message}\n"));
 }

@@ -12,6 +12,7 @@ pub mod memory;
 pub mod net;
 pub mod priority;
 pub mod process;
+pub mod stderr;
 pub mod storage;
 pub mod topology;
 pub mod uring;
