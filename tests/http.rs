@@ -418,3 +418,62 @@ fn one_connection_may_mix_every_shape_encoding_and_framing() {
         }
     }
 }
+
+/// However far ahead: what the server has not answered yet is not unread.
+#[test]
+fn a_client_that_pipelines_and_reads_all_the_time_is_answered() {
+    let server = Setup::new().set("receive_buffers", 1024).set("pool_bytes", "64MiB").start();
+    let events = format!("[{}]", [r#"{"a":"xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"}"#; 16].join(","));
+    let mut client = server.connect();
+    let mut sender = client.sender();
+    let requests = post("/v1/events", JSON, "", events.as_bytes()).repeat(8_000);
+    let sending = std::thread::spawn(move || sender.try_send(&requests));
+    for number in 0..8_000 {
+        let answer = client.try_receive().unwrap_or_else(|error| panic!("answer {number}: {error}"));
+        answer.expect(202);
+    }
+    sending.join().expect("the sender ends").expect("all was taken");
+}
+
+/// The answer is there to be read by a client that reads when it has sent all, as many do.
+#[test]
+fn a_refusal_outlives_the_body_it_refuses() {
+    let server = Server::shared();
+    let body = vec![b'x'; 15 << 20];
+    for _ in 0..5 {
+        server.ask(&post("/nowhere", JSON, "", &body)).expect_error(404, "NOT_FOUND");
+        server.ask(&post("/v1/events", "text/plain", "", &body)).expect_error(415, "UNSUPPORTED_MEDIA_TYPE");
+    }
+}
+
+/// Whatever a client did, its answer counts once, and in the whole.
+#[test]
+fn every_answer_is_counted_once() {
+    let server = Setup::new().start();
+    let summary = || server.ask_admin("/api/metrics").expect(200).json();
+    let outcomes = |json: &Value| {
+        ["successful_requests", "rejected_requests", "error_requests"].map(|name| json[name].as_u64().expect("a count"))
+    };
+    let before = summary();
+    let ask = |status: u16, request: &[u8]| assert_eq!(server.ask(request).status, status);
+    ask(202, &post("/v1/events", JSON, "", b"{}"));
+    ask(202, &post("/v1/events", JSON, "X-Ack: memory\r\n", b"{}"));
+    ask(202, &post("/v1/events", JSON, "X-Ack: written\r\n", b"{}"));
+    ask(400, &post("/v1/events", JSON, "", b"{nope"));
+    ask(404, &bare("GET", "/nowhere", ""));
+    ask(405, &bare("GET", "/v1/events", ""));
+    ask(415, &post("/v1/events", "text/plain", "", b"{}"));
+    ask(431, &bare("GET", "/health", &format!("X-Long: {}\r\n", "x".repeat(20_000))));
+    ask(400, b"POST /v1/events HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n");
+    ask(200, &bare("GET", "/health", ""));
+    let after = wait::until("the counts", || {
+        let json = summary();
+        let total = json["total_requests"].as_u64()? - before["total_requests"].as_u64()?;
+        (total >= 10).then_some(json)
+    });
+    let (from, to) = (outcomes(&before), outcomes(&after));
+    assert_eq!([0, 1, 2].map(|index| to[index] - from[index]), [4, 0, 6]);
+    assert_eq!(after["total_requests"].as_u64().unwrap() - before["total_requests"].as_u64().unwrap(), 10);
+    let text = server.ask_admin("/metrics").expect(200).text();
+    assert!(text.contains("tidegate_ack_latency_seconds_count{shard=\"0\"} 3\n"), "{text}");
+}

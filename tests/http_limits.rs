@@ -213,6 +213,32 @@ fn hourglass(time: &str) -> Server {
     Setup::new().set("idle_timeout", time).start()
 }
 
+/// A limit below what is read and dropped for the sake of a connection.
+#[test]
+fn a_small_body_limit_refuses_what_is_longer_on_every_route() {
+    let server = Setup::new().set("body_bytes_max", 64).start();
+    server.ask(&post("/v1/events", JSON, "", &event_of(64))).expect(202);
+    for bytes in [65, 2_000, 64 << 10] {
+        let too_long = vec![b' '; bytes];
+        server.ask(&post("/v1/events", JSON, "", &too_long)).expect_error(413, "PAYLOAD_TOO_LARGE");
+        server.ask(&post("/nowhere", JSON, "", &too_long)).expect_error(404, "NOT_FOUND");
+        server.ask(&bare("GET", "/health", &format!("Content-Length: {bytes}\r\n"))).expect(200);
+    }
+}
+
+/// An empty line behind a body, which old clients send, begins no request: RFC 9112 §2.2.
+#[test]
+fn an_empty_line_between_requests_starts_no_clock() {
+    let server = Setup::new().set("head_timeout", "1s").start();
+    let request = post("/v1/events", JSON, "", b"{}");
+    let mut client = server.connect();
+    client.ask(&[request.as_slice(), b"\r\n"].concat()).expect(202);
+    let mut slow = server.connect();
+    slow.send(b"POST");
+    slow.receive().expect_error(408, "REQUEST_TIMEOUT");
+    client.ask(&request).expect(202);
+}
+
 #[test]
 fn the_first_connection_after_a_long_quiet_is_served() {
     let server = Setup::new().set("idle_timeout", "2s").start();

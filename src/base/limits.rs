@@ -32,7 +32,7 @@ pub struct Limits {
     pub connections_per_shard_max: u32,
     /// From a request's first byte to the end of its head; later is 408.
     pub head_timeout: Duration,
-    /// Longest wait for the next byte of a body; later is 408.
+    /// Longest time for the next 4 KiB of a body, or for its end; later is 408.
     pub body_timeout: Duration,
     /// Keep-alive wait for the next request; later is a close without an answer.
     pub idle_timeout: Duration,

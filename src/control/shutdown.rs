@@ -19,7 +19,7 @@ use crate::handoff::WriterFailure;
 pub enum Outcome {
     /// Asked to stop; every request was answered and every acknowledged event synced.
     Drained,
-    /// Asked to stop; some requests were still in flight when the time was over.
+    /// Asked to stop; some requests had begun and were not finished when the time was over.
     DrainTimedOut,
     /// A writer failed: nothing was acknowledged from then on.
     WriterFailed(WriterFailure),
@@ -32,7 +32,7 @@ impl fmt::Display for Outcome {
         match self {
             Self::Drained => f.write_str("drained: every request is answered, every acknowledged event is on disk"),
             Self::DrainTimedOut => f.write_str(
-                "the drain took too long and was cut off: requests in flight got no answer; --drain-timeout gives more time",
+                "the drain took too long and was cut off: requests that had begun were not finished, every acknowledged event is on disk; --drain-timeout gives more time",
             ),
             Self::WriterFailed(failure) => write!(
                 f,

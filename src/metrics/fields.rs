@@ -50,7 +50,7 @@ macro_rules! fields {
 
 /// All counters and gauges of a shard.
 pub const SHARD_FIELDS: &[Field<ShardMetrics>] = fields! {
-    requests Counter "Requests whose head was read."
+    requests Counter "Requests answered or being served, those included whose head could not be read."
     requests_ok Counter "Requests answered 2xx."
     requests_rejected Counter "Requests refused with 429, 503 or 507."
     requests_error Counter "Requests answered with any other 4xx or 5xx."
@@ -93,7 +93,7 @@ pub const SHARD_FIELDS: &[Field<ShardMetrics>] = fields! {
     pressure_chunks_ppm Millionths "Chunks handed to the writer and not back, of what the ring holds."
     pressure_pool_ppm Millionths "Pool in use."
     durable_lag_ns NanosecondsNow "Age of the oldest chunk that is not durable."
-    turn_longest_ns NanosecondsNow "Longest turn since the last look: what a request waits behind others at most."
+    turn_longest_ns NanosecondsNow "Longest turn of the last minute or two: what a request waits behind others at most."
     hold_ns NanosecondsNow "How long a refused connection is left unread."
     backpressure_level Gauge "0: takes what comes; 1: some connections are left unread; 2: requests were refused within 100 ms."
 };

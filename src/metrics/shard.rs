@@ -91,7 +91,7 @@ pub struct ShardMetrics {
     pub pressure_pool_ppm: Counter,
     /// Gauge, nanoseconds: age of the oldest chunk that is not durable.
     pub durable_lag_ns: Counter,
-    /// Gauge, nanoseconds: longest turn since the last look: what a request waits behind others at most.
+    /// Gauge, nanoseconds: longest turn of the last minute or two: what a request waits behind others at most.
     pub turn_longest_ns: Counter,
     /// Gauge, nanoseconds: how long a refused connection is left unread.
     pub hold_ns: Counter,

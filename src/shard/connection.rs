@@ -4,15 +4,17 @@
 //! A connection ends in steps, each once: shut down → every request in flight completed → direct descriptor closed → its
 //! place vacant. The generation in each request's `user_data` tells a late completion from one of the next connection.
 
+use std::time::Duration;
+
 use super::arena::{BLOCK_BYTES_MAX, Block, Pool};
 use super::beside::LastAnswered;
 use super::conversation::Conversation;
 use super::unread::Brought;
 use crate::sys::uring::{Run, Slot};
 
-/// What a connection may have sent ahead while its answers have no room, because it does not read them: more shuts it.
+/// What is copied of the bytes a connection has sent ahead while its answers have no room: more is held where it arrived.
 const COPIED_BYTES_MAX: usize = BLOCK_BYTES_MAX;
-/// Share of the pool beyond which nothing is copied: the connection is shut instead.
+/// Share of the pool beyond which nothing is copied.
 const COPIED_QUARTERS: usize = 3;
 
 /// Whether a receive is in flight.
@@ -36,7 +38,7 @@ pub(super) enum Stall {
     /// The log buffer has no room: every connection's bytes wait, in the provided buffers they arrived in.
     NoRoom,
     /// Its answers have no room, because the peer does not read them or asks too many questions at once: its bytes wait
-    /// in a block of its own.
+    /// in a block of its own, and where they arrived what goes beyond that.
     Replies,
 }
 
@@ -74,24 +76,29 @@ impl Leftover {
         self.copied.is_none() && self.held.is_none()
     }
 
-    /// Copies `bytes` behind what was copied before. False, with all of the copy given back, if the pool has no room for it or
-    /// it would be too long: without the bytes the talk cannot go on.
+    /// Copies `bytes` behind what was copied before. False, with nothing changed, if the pool has no room for it, it would be
+    /// too long, or buffers are held, which come after every copy.
     #[must_use]
     pub(super) fn set_aside(&mut self, pool: &mut Pool, bytes: &[u8]) -> bool {
-        let (mut block, range) = match self.copied.take() {
-            Some(copied) => copied,
-            None => match pool.take_spare(bytes.len(), COPIED_QUARTERS) {
-                Some(block) => (block, 0..0),
-                None => return false,
-            },
+        if self.held.is_some() {
+            return false;
+        }
+        let Some((block, range)) = &mut self.copied else {
+            let Some(mut block) =
+                (bytes.len() <= COPIED_BYTES_MAX).then(|| pool.take_spare(bytes.len(), COPIED_QUARTERS)).flatten()
+            else {
+                return false;
+            };
+            block.bytes_mut()[..bytes.len()].copy_from_slice(bytes);
+            self.copied = Some((block, 0..bytes.len()));
+            return true;
         };
         let end = range.end + bytes.len();
-        if end > COPIED_BYTES_MAX || !pool.grow_spare(&mut block, range.end, end, COPIED_QUARTERS) {
-            pool.give_back(block);
+        if end > COPIED_BYTES_MAX || !pool.grow_spare(block, range.end, end, COPIED_QUARTERS) {
             return false;
         }
         block.bytes_mut()[range.end..end].copy_from_slice(bytes);
-        self.copied = Some((block, range.start..end));
+        range.end = end;
         true
     }
 }
@@ -126,6 +133,8 @@ pub(super) struct Connection {
     pub(super) last_answered: LastAnswered,
     /// Bytes dropped while lingering.
     pub(super) lingered_bytes: usize,
+    /// When it is shut at the latest, lingering.
+    pub(super) lingers_until: Duration,
     /// The talk itself.
     pub(super) conversation: Conversation,
 }
@@ -149,6 +158,7 @@ impl Connection {
             brought: Brought::default(),
             last_answered: LastAnswered::default(),
             lingered_bytes: 0,
+            lingers_until: Duration::ZERO,
             conversation: Conversation::new(index),
         }
     }
@@ -156,15 +166,19 @@ impl Connection {
     /// Begins the life of the connection with the socket in `slot`.
     ///
     /// # Panics
-    /// If there is one here already.
+    /// If there is one here already, or it left something over.
     pub(super) fn open(&mut self, slot: Slot) {
         assert_eq!(self.stage, Stage::Free, "a place in use is not vacant");
+        assert!(self.quiet() && self.leftover.is_empty(), "the last connection here has not been cleared away");
         self.slot = slot;
         self.stage = Stage::Open;
+        self.receive = Receive::Off;
+        self.stall = Stall::None;
         self.unread = false;
         self.brought = Brought::default();
         self.last_answered = LastAnswered::default();
         self.lingered_bytes = 0;
+        self.lingers_until = Duration::ZERO;
         self.conversation.begin(self.generation);
     }
 
@@ -183,12 +197,12 @@ impl Connection {
     }
 }
 
-/// Runs of provided buffers that connections hold while the log buffer has no room: as many as there are buffers, linked
-/// per connection.
+/// Runs of provided buffers that stalled connections hold: as many as there are buffers, linked per connection.
 #[derive(Debug)]
 pub(super) struct HeldRuns {
     runs: Vec<(Run, u32)>,
     free: Vec<u32>,
+    buffers: u16,
 }
 
 const END: u32 = u32::MAX;
@@ -197,11 +211,18 @@ impl HeldRuns {
     /// Room for `buffers` runs: each holds at least one buffer.
     #[must_use]
     pub(super) fn new(buffers: usize) -> Self {
-        Self { runs: Vec::with_capacity(buffers), free: Vec::with_capacity(buffers) }
+        Self { runs: Vec::with_capacity(buffers), free: Vec::with_capacity(buffers), buffers: 0 }
+    }
+
+    /// Buffers held in all.
+    #[must_use]
+    pub(super) fn buffers(&self) -> u16 {
+        self.buffers
     }
 
     /// Holds `run` as the last of `leftover`.
     pub(super) fn push(&mut self, leftover: &mut Leftover, run: Run) {
+        self.buffers += run.buffers();
         let place = if let Some(place) = self.free.pop() {
             self.runs[place as usize] = (run, END);
             place
@@ -223,12 +244,14 @@ impl HeldRuns {
         let (first, last) = leftover.held?;
         let (run, next) = self.runs[first as usize];
         self.free.push(first);
+        self.buffers -= run.buffers();
         leftover.held = (first != last).then_some((next, last));
         Some(run)
     }
 
     /// Puts what is left of a run just popped back in front.
     pub(super) fn push_front(&mut self, leftover: &mut Leftover, run: Run) {
+        self.buffers += run.buffers();
         let place = self.free.pop().expect("a run was just popped");
         let (next, last) = leftover.held.map_or((END, place), |(first, last)| (first, last));
         self.runs[place as usize] = (run, next);
@@ -256,15 +279,19 @@ mod tests {
         for (index, run) in runs.iter().enumerate() {
             held.push(if index % 2 == 0 { &mut one } else { &mut two }, *run);
         }
+        assert_eq!(held.buffers(), 6);
         let mut first = held.pop(&mut one).unwrap();
+        assert_eq!(held.buffers(), 5);
         first.advance(60);
         held.push_front(&mut one, first);
+        assert_eq!(held.buffers(), 6);
         let lengths = |held: &mut HeldRuns, leftover: &mut Leftover| {
             std::iter::from_fn(|| held.pop(leftover)).map(|run| run.bytes()).collect::<Vec<_>>()
         };
         assert_eq!(lengths(&mut held, &mut one), [40, 102, 104]);
         assert_eq!(lengths(&mut held, &mut two), [101, 103, 105]);
         assert!(one.is_empty() && two.is_empty());
+        assert_eq!(held.buffers(), 0);
     }
 
     fn pool() -> Pool {
@@ -283,9 +310,36 @@ mod tests {
         let expected = [&[1; 1][..], &[2; 3000], &[3; 10_000]].concat();
         assert_eq!(block.bytes()[range.clone()], expected);
         assert!(!leftover.set_aside(&mut pool, &vec![4; COPIED_BYTES_MAX - 15_999]), "too far ahead");
-        assert_eq!((leftover.copied.is_none(), pool.used_bytes()), (true, 0));
+        let (block, range) = leftover.copied.take().unwrap();
+        assert_eq!(block.bytes()[range], expected, "it is as it was");
+        pool.give_back(block);
+        assert!(!leftover.set_aside(&mut pool, &vec![4; COPIED_BYTES_MAX + 1]) && leftover.is_empty());
         assert!(leftover.set_aside(&mut pool, &vec![4; COPIED_BYTES_MAX]), "as far as is allowed");
         pool.give_back(leftover.copied.take().unwrap().0);
+        assert_eq!(pool.used_bytes(), 0);
+    }
+
+    /// A copy is parsed before what is held: what comes behind held buffers is held too.
+    #[test]
+    fn nothing_is_copied_behind_what_is_held() {
+        let (mut pool, mut leftover) = (pool(), Leftover { copied: None, held: Some((0, 0)) });
+        assert!(!leftover.set_aside(&mut pool, b"later") && leftover.copied.is_none());
+    }
+
+    /// Whatever the last connection in a place was doing when it ended.
+    #[test]
+    fn a_place_begins_anew() {
+        let mut place = Connection::new(0);
+        place.open(Slot(3));
+        place.stall = Stall::Replies;
+        place.receive = Receive::Parked;
+        (place.unread, place.lingered_bytes, place.lingers_until) = (true, 9, Duration::MAX);
+        place.stage = Stage::Leaving;
+        place.free();
+        place.open(Slot(4));
+        assert_eq!((place.stall, place.receive, place.stage), (Stall::None, Receive::Off, Stage::Open));
+        assert_eq!((place.unread, place.lingered_bytes, place.lingers_until), (false, 0, Duration::ZERO));
+        assert_eq!(place.generation, 1);
     }
 
     /// In pieces of any length: a block that grows keeps to the share that the first one had to keep to.

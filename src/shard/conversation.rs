@@ -186,7 +186,7 @@ impl Conversation {
             return if waits {
                 (0, Some(Next::WaitForReplies))
             } else {
-                (input.len(), self.fail(&POOL_EXHAUSTED, ctx))
+                (input.len(), self.fail_in_head(&POOL_EXHAUSTED, ctx))
             };
         }
         // A head that came in pieces is joined in a block; one that came whole is read where it lies.
@@ -196,7 +196,7 @@ impl Conversation {
         } else {
             let more = &input[..input.len().min(ctx.limits.head_bytes_max + 1)];
             if !self.head.extend(&mut ctx.pool, more) {
-                return (input.len(), self.fail(&POOL_EXHAUSTED, ctx));
+                return (input.len(), self.fail_in_head(&POOL_EXHAUSTED, ctx));
             }
             parse_head(self.head.bytes(), &mut self.scanned, &ctx.limits)
         };
@@ -215,11 +215,11 @@ impl Conversation {
             }
             Ok(None) => {
                 if kept == 0 && !self.head.extend(&mut ctx.pool, input) {
-                    return (input.len(), self.fail(&POOL_EXHAUSTED, ctx));
+                    return (input.len(), self.fail_in_head(&POOL_EXHAUSTED, ctx));
                 }
                 (self.head.bytes().len() - kept, Some(Next::Read))
             }
-            Err(error) => (input.len(), self.fail(&error, ctx)),
+            Err(error) => (input.len(), self.fail_in_head(&error, ctx)),
         }
     }
 
@@ -327,13 +327,16 @@ impl Conversation {
             ctx.metrics().requests_error.add(1);
             (answer::refused(room, &frame, &answer), None)
         } else {
-            ctx.metrics().requests_ok.add(1);
             let level = request.ack.unwrap_or(ctx.ack_default);
             let extent = if self.body.was_single() { Extent::Single { event_id } } else { Extent::Batch };
             let position = tally.first.expect("an accepted event has a position");
             let answer = Accepted { accepted: tally.accepted, refusals, position, ack: level, extent };
             // In memory they are as safe as memory makes them: there is nothing to wait for.
             let condition = (level != AckLevel::Memory).then_some(Condition { level, seq: tally.last_seq });
+            if condition.is_none() {
+                Self::count_ok(1, ctx);
+                ctx.metrics().ack_latency.record(0);
+            }
             (answer::accepted(room, &frame, &answer), condition)
         };
         let bytes = bytes.expect("room for the longest answer was asked for");
@@ -343,6 +346,11 @@ impl Conversation {
         }
         self.body.release(ctx);
         self.finish_answer(bytes, condition, close, ctx)
+    }
+
+    /// Counts `requests` requests as answered 2xx: what waits for an ack is not before that is reached.
+    fn count_ok(requests: u32, ctx: &Context) {
+        ctx.metrics().requests_ok.add(requests.into());
     }
 
     fn answer_echo(&mut self, ctx: &mut Context) -> Option<Next> {
@@ -379,14 +387,16 @@ impl Conversation {
     /// Answers a request for which no body is needed.
     fn answer_question(&mut self, route: Route, ctx: &mut Context) -> Option<Next> {
         let request = self.request.expect("a head was read");
-        let close = closes(&request, ctx) || !skippable(&request);
+        let close = closes(&request, ctx) || !skippable(&request, ctx);
         let room = self.replies.room(&mut ctx.pool, ANSWER_BYTES).expect("asked for before the head was read");
         let frame = frame(&request, &self.request_id, ctx, close);
         let mut json = Json::default();
+        let mut is_ok = !matches!(route, Route::NotFound | Route::MethodNotAllowed { .. });
         let bytes = match route {
             Route::Health => answer::health(room, &frame),
             Route::Ready => {
                 let readiness = question::readiness(ctx);
+                is_ok = readiness.is_ready();
                 readiness.write_json(&mut json).expect("the checks fit");
                 answer::ready(room, &frame, readiness.is_ready(), json.bytes())
             }
@@ -403,18 +413,14 @@ impl Conversation {
         };
         let bytes = bytes.expect("these answers are short");
         let metrics = ctx.metrics();
-        if matches!(route, Route::NotFound | Route::MethodNotAllowed { .. }) {
-            metrics.requests_error.add(1);
-        } else {
-            metrics.requests_ok.add(1);
-        }
+        if is_ok { &metrics.requests_ok } else { &metrics.requests_error }.add(1);
         self.finish_early(bytes, close, &request, ctx)
     }
 
     /// Refuses a request from its head; its body is read and dropped if that is cheap.
     fn answer_early(&mut self, answer: &Refused<'_>, ctx: &mut Context) -> Option<Next> {
         let request = self.request.expect("a head was read");
-        let close = closes(&request, ctx) || !skippable(&request);
+        let close = closes(&request, ctx) || !skippable(&request, ctx);
         let room = self.replies.room(&mut ctx.pool, ANSWER_BYTES).expect("asked for before the head was read");
         let frame = frame(&request, &self.request_id, ctx, close);
         let bytes = answer::refused(room, &frame, answer);
@@ -438,6 +444,12 @@ impl Conversation {
             self.phase = Phase::Skip;
         }
         next
+    }
+
+    /// The same before there was a request: it counts as one nevertheless, since it is answered.
+    fn fail_in_head(&mut self, error: &HttpError, ctx: &mut Context) -> Option<Next> {
+        ctx.metrics().requests.add(1);
+        self.fail(error, ctx)
     }
 
     /// Says that the stream cannot be followed, and ends the talk.
@@ -516,7 +528,9 @@ impl Conversation {
 
     /// Opens a gate of the answers, which ends the requests that wait at it; whether more can be sent now.
     pub fn open_gate(&mut self, gate: GateId, ctx: &mut Context) -> bool {
-        self.finish_requests(self.replies.requests_at(gate), ctx);
+        let requests = self.replies.requests_at(gate);
+        Self::count_ok(requests, ctx);
+        self.finish_requests(requests, ctx);
         self.replies.open(gate)
     }
 
@@ -534,7 +548,12 @@ impl Conversation {
     /// Between requests, nothing received of the next and nothing owed.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.phase == Phase::Head && self.head.is_empty() && self.replies.is_empty()
+        self.phase == Phase::Head && !self.in_head() && self.replies.is_empty()
+    }
+
+    /// Whether a head has begun. Empty lines are none: old clients send one behind a body (RFC 9112 §2.2).
+    fn in_head(&self) -> bool {
+        self.head.bytes().iter().any(|byte| !matches!(byte, b'\r' | b'\n'))
     }
 
     /// What the connection waits for now.
@@ -543,7 +562,7 @@ impl Conversation {
             (Wants::Reader, self.sent_bytes)
         } else {
             match self.phase {
-                Phase::Head if !self.head.is_empty() => (Wants::Head, self.requests),
+                Phase::Head if self.in_head() => (Wants::Head, self.requests),
                 Phase::Body | Phase::Skip => {
                     (Wants::Body, (self.requests << 40) | (self.body_bytes / BODY_PROGRESS_BYTES))
                 }
@@ -554,22 +573,28 @@ impl Conversation {
         if self.waited_for.replace((wants, mark)) == Some((wants, mark)) { Wants::Unchanged } else { wants }
     }
 
+    /// It waits for the server from now on: what it waited for before begins anew when the server is done.
+    pub fn wait_for_server(&mut self) {
+        self.waited_for = None;
+    }
+
     /// The deadline has passed. True if there is an answer to send first; else the connection is to be shut.
     pub fn time_out(&mut self, ctx: &mut Context) -> bool {
         let in_request = match self.phase {
-            Phase::Head => !self.head.is_empty(),
+            Phase::Head => self.in_head(),
             Phase::Body => true,
             Phase::Skip | Phase::Answer | Phase::Over => false,
         };
         if !in_request || self.replies.sendable().is_some() {
             return false;
         }
-        let what = if self.phase == Phase::Head {
-            "the request's head took too long (head_timeout)"
+        let code = ErrorCode::RequestTimeout;
+        if self.phase == Phase::Head {
+            let message = "the request's head took too long (head_timeout)";
+            self.fail_in_head(&HttpError { code, message }, ctx);
         } else {
-            "the request's body came too slowly (body_timeout)"
-        };
-        self.fail(&HttpError { code: ErrorCode::RequestTimeout, message: what }, ctx);
+            self.fail(&HttpError { code, message: "the request's body came too slowly (body_timeout)" }, ctx);
+        }
         true
     }
 
@@ -578,8 +603,11 @@ impl Conversation {
         let owed = self.replies.is_waiting() || matches!(self.phase, Phase::Body | Phase::Answer);
         self.replies.drop_waiting();
         let begun = u32::from(self.entry.is_some());
-        self.finish_requests(self.in_flight - begun, ctx);
+        let waited = self.in_flight - begun;
+        self.finish_requests(waited, ctx);
         if owed {
+            // One answer, which also ends the talk, stands for all that waited.
+            ctx.metrics().requests_rejected.add(u64::from((waited + begun).saturating_sub(1)));
             self.fail(&WRITER_FAILED, ctx);
         }
     }
@@ -590,15 +618,15 @@ impl Conversation {
             code: ErrorCode::Backpressure,
             message: "the shard has as many connections as it may (connections_per_shard_max): retry later",
         };
-        self.fail(&error, ctx);
+        self.fail_in_head(&error, ctx);
     }
 }
 
 /// Whether the body of an answered request is short enough to be read for the sake of the connection.
-fn skippable(request: &Request) -> bool {
+fn skippable(request: &Request, ctx: &Context) -> bool {
     match request.framing {
         Framing::None => true,
-        Framing::Length(bytes) => bytes <= SKIP_BYTES_MAX && !request.expect_continue,
+        Framing::Length(bytes) => bytes <= SKIP_BYTES_MAX.min(ctx.limits.body_bytes_max) && !request.expect_continue,
         Framing::Chunked => false,
     }
 }
@@ -615,5 +643,20 @@ fn frame<'a>(request: &Request, request_id: &'a RequestId, ctx: &'a Context, clo
         unix_ms: ctx.clock.unix_ms(),
         persistence: if close { Persistence::Closed } else { Persistence::of(request) },
         is_head: request.is_head,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The deadline was taken away while the server was waited for: it has to be set again.
+    #[test]
+    fn a_wait_for_the_server_begins_the_client_s_time_anew() {
+        let mut talk = Conversation::new(0);
+        talk.begin(0);
+        assert_eq!([talk.wants(), talk.wants()], [Wants::Request, Wants::Unchanged]);
+        talk.wait_for_server();
+        assert_eq!([talk.wants(), talk.wants()], [Wants::Request, Wants::Unchanged]);
     }
 }

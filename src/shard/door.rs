@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use super::longest::LongestTurn;
 use super::request::Request;
 use crate::admit::{
     Admission, Credential, Facts, Level, Over, Published, REQUEST_WORK, Refusal, TenantTable, TenantUse, Traffic, Turn,
@@ -60,7 +61,7 @@ pub struct Door {
     traffic: Traffic,
     /// A turn without work that entered the kernel: busy if the next one finds work, which then was done in there.
     unsettled: Turn,
-    turn_ns_max: u64,
+    longest: LongestTurn,
 }
 
 impl Door {
@@ -76,7 +77,7 @@ impl Door {
             shard: parts.shard,
             traffic: Traffic::default(),
             unsettled: Turn::default(),
-            turn_ns_max: 0,
+            longest: LongestTurn::default(),
         }
     }
 
@@ -157,7 +158,7 @@ impl Door {
             let kernel_ns = turn.busy_ns + if times.blocked { 0 } else { times.enter_ns };
             turn.busy_ns = times.turn_ns + kernel_ns;
             turn.refusing_ns = self.traffic.refusing_ns(times.turn_ns, kernel_ns);
-            self.turn_ns_max = self.turn_ns_max.max(turn.busy_ns);
+            self.longest.turned(now_ns, turn.busy_ns);
         } else if !times.blocked && turn.wall_ns < crate::admit::TICK_NS {
             turn.busy_ns = times.enter_ns;
             self.unsettled = turn;
@@ -193,7 +194,7 @@ impl Door {
         metrics.pressure_chunks_ppm.set(pressure.chunks);
         metrics.pressure_pool_ppm.set(pressure.pool);
         metrics.durable_lag_ns.set(admission.lag_ns());
-        metrics.turn_longest_ns.set(std::mem::take(&mut self.turn_ns_max));
+        metrics.turn_longest_ns.set(self.longest.ns());
         metrics.hold_ns.set(admission.hold_ns());
         metrics.backpressure_level.set(match admission.level(now_ns) {
             Level::None => 0,

@@ -29,6 +29,7 @@ pub mod door;
 pub mod framing;
 pub mod http;
 mod lending;
+mod longest;
 mod peers;
 pub mod place;
 mod question;

@@ -37,10 +37,12 @@ use crate::sys::uring::{Completion, ProvidedBuffers, Ring, Run, Wait};
 pub(super) const GROUP: u16 = 0;
 /// Completions copied out of the queue at a time.
 const REAPED_MAX: usize = 256;
-/// How long a lingering connection waits for the peer to see its last answer.
+/// How long a lingering connection waits for more from a peer that has yet to see its last answer.
 const LINGER: Duration = Duration::from_secs(2);
-/// What a lingering connection drops before it is shut: a peer that goes on sending has not seen the answer anyway.
-const LINGER_BYTES_MAX: usize = 1 << 20;
+/// How long it lingers at most. A client that reads only when it has sent all of its body takes as long as that takes.
+const LINGER_MAX: Duration = Duration::from_secs(30);
+/// What a lingering connection drops before it is shut: four bodies of the longest default.
+const LINGER_BYTES_MAX: usize = 64 << 20;
 /// How long events that no request waits for (ack level memory) may stay in an unfinished chunk.
 const UNWAITED_MAX: Duration = Duration::from_millis(5);
 /// After the drain has begun, an idle connection is kept this long: a request that crosses with it is still answered.
@@ -80,6 +82,17 @@ fn untag(user_data: u64) -> (Option<Op>, u32, u32) {
         _ => None,
     };
     (op, (user_data >> 32) as u32 & 0x00FF_FFFF, user_data as u32)
+}
+
+/// Whether a listener accepts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Accepting {
+    /// A multishot accept is in flight.
+    Armed,
+    /// It failed, and is armed again with the next tick.
+    Later,
+    /// Not any more, or not yet.
+    Off,
 }
 
 /// When the loop waits in the kernel.
@@ -150,7 +163,8 @@ pub(super) struct Turn {
     open: u32,
     drain_deadline: Option<Duration>,
     poisoned: bool,
-    accept_retry: bool,
+    /// Of each listener.
+    accepting: Vec<Accepting>,
     /// Kept between turns for their memory only: what was reaped, received, due.
     completions: Box<[Completion]>,
     runs: Vec<Run>,
@@ -182,7 +196,7 @@ impl Turn {
             open: 0,
             drain_deadline: None,
             poisoned: false,
-            accept_retry: false,
+            accepting: vec![Accepting::Off; parts.listeners.len()],
             completions: vec![Completion::default(); REAPED_MAX].into(),
             runs: Vec::with_capacity(buffers),
             filling_since: None,
@@ -220,7 +234,7 @@ impl Turn {
         loop {
             let worked = self.turn()?;
             if self.drained() {
-                return if self.open == 0 { Ok(()) } else { Err(self.cut_off()) };
+                return self.cut_off();
             }
             let turned_ns = self.ctx.clock.precise_ns();
             let blocked = self.wait(worked, turned_ns)?;
@@ -390,9 +404,8 @@ impl Turn {
             }
         }
         self.due = due;
-        if self.accept_retry {
-            self.accept_retry = false;
-            for listener in 0..self.listeners.len() {
+        for listener in 0..self.listeners.len() {
+            if self.accepting[listener] == Accepting::Later {
                 self.arm_accept(listener)?;
             }
         }
@@ -414,29 +427,53 @@ impl Turn {
             self.ctx.draining = true;
             self.peers.leave(self.ctx.shard);
             self.drain_deadline = Some(self.ctx.clock.elapsed() + self.drain_timeout);
-            for listener in std::mem::take(&mut self.listeners).iter().enumerate().map(|(index, _)| index) {
-                self.ring.cancel(tag(Op::Accept, 0, listener as u32), tag(Op::Side, 0, u32::MAX))?;
+            // A socket is closed, and the kernel refuses connections, once its accept has ended too.
+            self.listeners.clear();
+            for (listener, accepting) in self.accepting.iter_mut().enumerate() {
+                match accepting {
+                    Accepting::Armed => {
+                        self.ring.cancel(tag(Op::Accept, 0, listener as u32), tag(Op::Side, 0, u32::MAX))?;
+                    }
+                    Accepting::Later | Accepting::Off => *accepting = Accepting::Off,
+                }
             }
             for index in 0..self.connections.len() {
-                if self.connections[index].stage == Stage::Open && self.connections[index].conversation.is_idle() {
+                let connection = &mut self.connections[index];
+                if connection.stage == Stage::Open && connection.conversation.is_idle() {
                     self.deadlines.set(index, DRAIN_GRACE);
+                } else if connection.stage == Stage::Lingering {
+                    connection.lingers_until = self.ctx.clock.elapsed() + LINGER;
+                    self.deadlines.set(index, LINGER);
                 }
             }
         }
         Ok(())
     }
 
-    /// Told to stop, every connection gone or out of time, every chunk settled.
+    /// Told to stop, no listener open, every connection gone or out of time, every chunk settled.
     fn drained(&mut self) -> bool {
         let Some(deadline) = self.drain_deadline else { return false };
         let connections_gone = self.open == 0 || self.ctx.clock.elapsed() >= deadline;
         let chunks_gone = self.ctx.placer.log().used_bytes() == 0 && self.ctx.placer.port().outstanding() == 0;
-        connections_gone && (chunks_gone || self.poisoned)
+        // An accept in flight holds its socket open, for as long as this ring is: the other shards know it, too.
+        let listens = self.accepting.contains(&Accepting::Armed);
+        connections_gone && !listens && (chunks_gone || self.poisoned)
     }
 
-    fn cut_off(&self) -> io::Error {
-        let open = self.open;
-        io::Error::new(io::ErrorKind::TimedOut, format!("{open} connections were still busy after drain_timeout"))
+    /// What connections are still open when the time is over. Those with nothing begun and nothing owed lose nothing.
+    fn cut_off(&self) -> io::Result<()> {
+        let is_busy = |connection: &&Connection| {
+            let talk = &connection.conversation;
+            let is_served = talk.is_idle() || (talk.is_over() && talk.replies().is_empty());
+            connection.stage != Stage::Free && !is_served
+        };
+        match self.connections.iter().filter(is_busy).count() {
+            0 => Ok(()),
+            busy => Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                format!("{busy} connections were in the middle of a request when drain_timeout was over"),
+            )),
+        }
     }
 
     /// Submits, and waits if there is nothing to do; whether it blocked.
@@ -458,7 +495,7 @@ impl Turn {
             self.bell.disarm();
             return self.ring.enter(Wait::Poll).map(|()| false);
         }
-        let timed = self.deadlines.any() || self.drain_deadline.is_some() || self.accept_retry;
+        let timed = self.deadlines.any() || self.drain_deadline.is_some() || self.accepting.contains(&Accepting::Later);
         let wait = if let Some(hold) = self.hold {
             Some(hold)
         } else if self.filling_since.is_some() {

@@ -305,6 +305,12 @@ impl Run {
         self.bytes as usize
     }
 
+    /// Buffers it is part of, all of which are given back with it.
+    #[must_use]
+    pub fn buffers(&self) -> u16 {
+        self.buffers
+    }
+
     /// Counts the first `bytes` bytes as consumed.
     pub fn advance(&mut self, bytes: usize) {
         assert!(bytes <= self.bytes as usize, "consumed more than was received");

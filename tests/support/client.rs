@@ -123,6 +123,11 @@ impl Client {
         self.receive()
     }
 
+    /// The same connection, to send on while another thread reads.
+    pub(crate) fn sender(&self) -> Self {
+        Self { stream: self.stream.try_clone().expect("the socket is open"), received: Vec::new() }
+    }
+
     /// Reads the next answer.
     #[track_caller]
     pub(crate) fn receive(&mut self) -> Response {

@@ -1,7 +1,7 @@
 //! A server process of the test's own: its data directory, its ports, its end.
 
 use std::fs;
-use std::io::Read as _;
+use std::io::{PipeReader, PipeWriter, Read as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -33,12 +33,20 @@ pub(crate) struct Setup {
     environment: Vec<(String, String)>,
     data: Option<PathBuf>,
     ignore_file_size_signal: bool,
+    more_listeners: Vec<SocketAddr>,
+    leave_output: bool,
 }
 
 impl Setup {
     /// One shard, small pools, sleeping when idle.
     pub(crate) fn new() -> Self {
-        let this = Self { environment: Vec::new(), data: None, ignore_file_size_signal: false };
+        let this = Self {
+            environment: Vec::new(),
+            data: None,
+            ignore_file_size_signal: false,
+            more_listeners: Vec::new(),
+            leave_output: false,
+        };
         this.set("shards", 1)
             .set("idle", "park")
             .set("segment_bytes", SEGMENT_BYTES)
@@ -75,6 +83,18 @@ impl Setup {
         self
     }
 
+    /// Listens on `address` as well.
+    pub(crate) fn listen_too(mut self, address: SocketAddr) -> Self {
+        self.more_listeners.push(address);
+        self
+    }
+
+    /// Leaves what the server writes in its pipe: see [`Server::take_output`].
+    pub(crate) fn leave_output(mut self) -> Self {
+        self.leave_output = true;
+        self
+    }
+
     /// Starts the server and waits until it is ready.
     pub(crate) fn start(self) -> Server {
         let mut server = Server::new(self);
@@ -101,6 +121,7 @@ pub(crate) struct Server {
     ended: Option<ExitStatus>,
     output: Arc<Mutex<Vec<u8>>>,
     reader: Option<JoinHandle<()>>,
+    left: Option<(PipeReader, PipeWriter)>,
 }
 
 impl Server {
@@ -114,6 +135,7 @@ impl Server {
             ended: None,
             output: Arc::default(),
             reader: None,
+            left: None,
         }
     }
 
@@ -254,9 +276,19 @@ impl Server {
             .current_dir(self.home.path())
             .stdin(Stdio::null())
             .stdout(server_end.try_clone().expect("the pipe is open"))
-            .stderr(server_end);
+            .stderr(server_end.try_clone().expect("the pipe is open"));
+        for address in &self.setup.more_listeners {
+            command.arg("--listen").arg(address.to_string());
+        }
         self.child = Some(command.spawn().unwrap_or_else(|error| panic!("{binary}: {error}")));
         self.ended = None;
+        // What it still holds of the writing end would keep the reader from the end.
+        drop(command);
+        if self.setup.leave_output {
+            self.left = Some((output_end, server_end));
+            return;
+        }
+        drop(server_end);
         let output = Arc::clone(&self.output);
         self.reader = Some(std::thread::spawn(move || {
             let mut piece = [0; 4096];
@@ -264,6 +296,11 @@ impl Server {
                 output.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(&piece[..bytes]);
             }
         }));
+    }
+
+    /// Both ends of the pipe the server writes to, if nobody reads it.
+    pub(crate) fn take_output(&mut self) -> (PipeReader, PipeWriter) {
+        self.left.take().expect("it was left, and not taken yet")
     }
 
     /// Sends a signal by its name.

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::{DRAIN_GRACE, LINGER, LINGER_BYTES_MAX, Op, Turn, tag};
+use super::{DRAIN_GRACE, LINGER, LINGER_BYTES_MAX, LINGER_MAX, Op, Turn, tag};
 use crate::shard::connection::{Receive, Stage, Stall};
 use crate::shard::conversation::Wants;
 use crate::sys::uring::Completion;
@@ -37,6 +37,8 @@ impl Turn {
                 if connection.lingered_bytes >= LINGER_BYTES_MAX {
                     return self.shut(index);
                 }
+                let left = connection.lingers_until.saturating_sub(self.ctx.clock.elapsed());
+                self.deadlines.set(index as usize, left.min(LINGER));
                 return if connection.receive == Receive::Off { self.arm_receive(index) } else { Ok(()) };
             }
             Stage::Open | Stage::HalfClosed => {}
@@ -86,7 +88,12 @@ impl Turn {
     pub(super) fn set_deadline(&mut self, index: u32) {
         let connection = &mut self.connections[index as usize];
         let limits = &self.ctx.limits;
-        let wants = if connection.stall == Stall::NoRoom { Wants::Nothing } else { connection.conversation.wants() };
+        let wants = if connection.stall == Stall::NoRoom {
+            connection.conversation.wait_for_server();
+            Wants::Nothing
+        } else {
+            connection.conversation.wants()
+        };
         let after = match wants {
             Wants::Nothing => return self.deadlines.clear(index as usize),
             Wants::Unchanged => return,
@@ -128,6 +135,8 @@ impl Turn {
     pub(super) fn linger(&mut self, index: u32) -> io::Result<()> {
         let connection = &mut self.connections[index as usize];
         connection.stage = Stage::Lingering;
+        let patience = if self.ctx.draining { LINGER } else { LINGER_MAX };
+        connection.lingers_until = self.ctx.clock.elapsed() + patience;
         connection.pending += 1;
         let (slot, generation) = (connection.slot, connection.generation);
         self.drop_leftover(index);

@@ -4,23 +4,33 @@ use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use super::{DRAIN_GRACE, GROUP, LINGER_BYTES_MAX, Op, Turn, tag};
+use super::{Accepting, DRAIN_GRACE, GROUP, LINGER_BYTES_MAX, Op, Turn, tag};
 use crate::base::ShardId;
 use crate::shard::connection::{Connection, Receive, Stage, Stall};
 use crate::shard::conversation::Next;
 use crate::shard::unread::HEAVY_HOLD_NS;
 use crate::sys::uring::{Completion, Run, Slot};
 
+/// One in so many receive buffers is not held for connections whose answers have no room: the others are served with it.
+const KEPT_SHARE: u16 = 8;
+
 impl Turn {
     pub(super) fn arm_accept(&mut self, listener: usize) -> io::Result<()> {
+        self.accepting[listener] = Accepting::Armed;
         self.ring.accept(self.listeners[listener].as_fd(), tag(Op::Accept, 0, listener as u32))
     }
 
     pub(super) fn accepted(&mut self, completion: &Completion, listener: usize) -> io::Result<()> {
+        if !completion.more() {
+            self.accepting[listener] = Accepting::Off;
+        }
         if completion.result < 0 {
             // ENFILE: the slots are used up, and the kernel has closed the connection. Whatever it is, trying again at
             // once would spin; the next tick is soon enough.
-            self.accept_retry |= !self.ctx.draining;
+            self.ctx.metrics().connections_refused.add(u64::from(completion.result == -libc::ENFILE));
+            if !completion.more() && !self.ctx.draining {
+                self.accepting[listener] = Accepting::Later;
+            }
             return Ok(());
         }
         let slot = completion.result as u32;
@@ -203,14 +213,20 @@ impl Turn {
         Ok(())
     }
 
-    /// Copies a run into the connection's own block, so that a peer that does not read holds no shared buffer.
+    /// Copies a run into the connection's own block, so that a peer that does not read holds no shared buffer. What that block
+    /// does not take stays where it is: a peer that reads all the time may have sent as much before its first answer.
     pub(super) fn copy_aside(&mut self, index: u32, run: Run) -> io::Result<()> {
         let leftover = &mut self.connections[index as usize].leftover;
-        let is_kept = leftover.set_aside(&mut self.ctx.pool, self.buffers.bytes_of(&run));
-        self.buffers.give_back(run);
-        if is_kept {
+        if leftover.set_aside(&mut self.ctx.pool, self.buffers.bytes_of(&run)) {
+            self.buffers.give_back(run);
             return Ok(());
         }
+        let count = self.buffers.count();
+        if self.held.buffers() + run.buffers() <= count - count / KEPT_SHARE {
+            self.held.push(leftover, run);
+            return Ok(());
+        }
+        self.buffers.give_back(run);
         // Without the bytes the talk cannot go on: the connection pays for having sent so far ahead.
         self.ctx.metrics().connections_timed_out.add(1);
         self.shut(index)

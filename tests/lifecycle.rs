@@ -1,0 +1,111 @@
+//! From start to end as an operator sees it: signals, listeners, and whoever reads what the server says.
+
+mod support;
+
+use std::io::Write as _;
+use std::sync::mpsc;
+
+use support::bodies::{bare, post};
+use support::client::Client;
+use support::observe;
+use support::ports::Lease;
+use support::server::{Server, Setup};
+use support::wait::until;
+
+const JSON: &str = "application/json";
+
+/// A client in the middle of a request's body, and the rest of it.
+fn half_sent(server: &Server) -> (Client, Vec<u8>) {
+    let mut client = until("a connection with room for it", || {
+        let mut client = server.connect();
+        client.try_send(&bare("GET", "/health", "")).ok()?;
+        (client.try_receive().ok()?.status == 200).then_some(client)
+    });
+    let request = post("/v1/events", JSON, "Expect: 100-continue\r\n", b"{\"half\":1}");
+    let (front, rest) = request.split_at(request.len() - 5);
+    client.ask(front).expect(100);
+    (client, rest.to_vec())
+}
+
+fn finish((mut client, rest): (Client, Vec<u8>)) {
+    client.ask(&rest).expect(202);
+}
+
+#[test]
+fn while_it_drains_nobody_is_let_in_by_any_shard() {
+    let mut server = Setup::new().set("shards", 4).start();
+    let client = half_sent(&server);
+    server.ask_to_end();
+    until("connections to be refused", || Client::try_connect(server.listen()).is_err().then_some(()));
+    // The kernel spreads connections over the sockets that listen: it takes some to meet one of four.
+    assert!((0..50).all(|_| Client::try_connect(server.listen()).is_err()), "a shard that has drained still listens");
+    finish(client);
+    assert_eq!(server.wait_for_exit().code(), Some(0), "{}", server.log());
+}
+
+/// An accept that failed for want of a slot is tried again, on the listener where it failed and nowhere else.
+#[test]
+fn after_too_many_connections_every_listener_can_still_be_closed() {
+    let second = Lease::take();
+    let mut server = Setup::new().set("connections_per_shard_max", 4).listen_too(second.address()).start();
+    let accepted = || observe::shard_metric(&server, "connections_accepted", 0).expect("a shard counts them");
+    let before = accepted();
+    // There are 64 slots more than connections: enough to say no to.
+    let crowd: Vec<_> = (0..120).map(|_| server.connect()).collect();
+    until("the slots to be used up", || (accepted() >= before + 68).then_some(()));
+    // Each time round the failed accept is tried again once a tick at most.
+    let ticks = || observe::shard_metric(&server, "turns", 0).expect("a shard counts its turns");
+    let goal = ticks() + 40;
+    until("some ticks to pass", || (ticks() >= goal).then_some(()));
+    drop(crowd);
+    let client = half_sent(&server);
+    server.ask_to_end();
+    for address in [server.listen(), second.address()] {
+        until("connections to be refused", || Client::try_connect(address).is_err().then_some(()));
+    }
+    finish(client);
+    assert_eq!(server.wait_for_exit().code(), Some(0), "{}", server.log());
+}
+
+#[test]
+fn a_drain_is_a_success_if_only_idle_connections_are_cut_off() {
+    let mut server = Setup::new().set("drain_timeout", "0s").start();
+    let mut idle = server.connect();
+    idle.ask(&bare("GET", "/health", "")).expect(200);
+    let silent = server.connect();
+    until("both to be counted", || (observe::shard_metric(&server, "connections_open", 0) == Some(2)).then_some(()));
+    assert_eq!(server.terminate().code(), Some(0), "{}", server.log());
+    drop(silent);
+}
+
+#[test]
+fn a_server_outlives_whoever_read_what_it_says() {
+    let mut server = Setup::new().leave_output().start();
+    drop(server.take_output());
+    server.signal("HUP");
+    server.ask(&post("/v1/events", JSON, "X-Ack: memory\r\n", b"{\"n\":1}")).expect(202);
+    assert_eq!(server.terminate().code(), Some(0));
+    assert_eq!(observe::cat(&server.data()), [b"{\"n\":1}"], "a drain keeps memory events too");
+}
+
+#[test]
+fn a_server_does_not_wait_for_whoever_reads_what_it_says() {
+    let mut server = Setup::new().leave_output().start();
+    let (unread, mut full) = server.take_output();
+    let (filled, fills) = mpsc::channel();
+    // Ends with the pipe: for as long as nobody reads, a piece of it is always waiting.
+    let filler = std::thread::spawn(move || {
+        while full.write_all(&[b'.'; 4096]).is_ok() {
+            let _the_test_looks_no_more = filled.send(());
+        }
+    });
+    // A pipe holds sixteen pages (pipe(7)), and the server has written to the first.
+    (0..15).for_each(|_| fills.recv().expect("the filler fills"));
+    for _ in 0..3 {
+        server.signal("HUP");
+        server.ask_admin("/health").expect(200);
+    }
+    assert_eq!(server.terminate().code(), Some(0));
+    drop(unread);
+    filler.join().expect("its pipe was closed");
+}
