@@ -56,6 +56,44 @@ fn flags_win_over_environment_over_file_over_default() {
     assert_eq!(listed["listen"], "127.0.0.1:1,127.0.0.1:2");
 }
 
+/// What a plan says in effect, given again by each of the sources: a deployment can write down what it sees, and take back
+/// what a file says.
+#[test]
+fn every_value_of_a_plan_is_one_that_flags_variables_and_files_take() {
+    let directory = tempfile::tempdir().unwrap();
+    let plan = || tidegate(&["plan", "--json"]);
+    let shown = settings(&mut plan());
+    let defaults: Vec<(&String, &str)> =
+        shown.as_object().unwrap().iter().map(|(key, value)| (key, value.as_str().unwrap())).collect();
+    let flags = defaults.iter().map(|(key, value)| format!("--{}={value}", key.replace('_', "-")));
+    assert_eq!(settings(plan().args(flags)), shown);
+    let variables = defaults.iter().map(|(key, value)| (format!("TIDEGATE_{}", key.to_uppercase()), value));
+    assert_eq!(settings(plan().envs(variables)), shown);
+    // As the documentation spells them: numbers and switches without quotes.
+    let is_plain = |value: &str| value.parse::<f64>().is_ok() || value.parse::<bool>().is_ok();
+    let lines = defaults.iter().map(|(key, value)| {
+        if is_plain(value) { format!("{key} = {value}\n") } else { format!("{key} = {value:?}\n") }
+    });
+    let file = directory.path().join("tidegate.toml");
+    std::fs::write(&file, lines.collect::<String>()).unwrap();
+    assert_eq!(settings(plan().arg("--config").arg(&file)), shown);
+
+    std::fs::write(&file, "shard_cores = \"0\"\nwriter_cores = \"0\"\ncontrol_core = 0\n").unwrap();
+    let named = settings(plan().arg("--config").arg(&file));
+    let mut by_variable = plan();
+    let by_flag = settings(plan().arg("--config").arg(&file).args([
+        "--shard-cores=auto",
+        "--writer-cores=auto",
+        "--control-core=auto",
+    ]));
+    by_variable.arg("--config").arg(&file);
+    for key in ["shard_cores", "writer_cores", "control_core"] {
+        assert_eq!((&named[key], &by_flag[key]), (&"0".into(), &"auto".into()), "{key}");
+        by_variable.env(format!("TIDEGATE_{}", key.to_uppercase()), "auto");
+    }
+    assert_eq!(settings(&mut by_variable), by_flag);
+}
+
 #[test]
 fn a_refusal_names_what_was_given_where_and_the_fix() {
     let directory = tempfile::tempdir().unwrap();

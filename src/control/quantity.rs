@@ -24,6 +24,28 @@ pub struct Span(pub Duration);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CoreList(pub Vec<usize>);
 
+/// What somebody named, or `auto`: what the plan chooses.
+///
+/// A value of its own, not the absence of one: a flag or a variable that says `auto` takes back what the file names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OrAuto<T> {
+    /// The plan chooses.
+    Auto,
+    /// This.
+    Named(T),
+}
+
+impl<T> OrAuto<T> {
+    /// What was named, if anything was.
+    #[must_use]
+    pub fn named(self) -> Option<T> {
+        match self {
+            Self::Auto => None,
+            Self::Named(value) => Some(value),
+        }
+    }
+}
+
 /// How many shards to run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ShardCount {
@@ -181,7 +203,7 @@ impl FromStr for CoreList {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let cores = topology::parse_list(text).filter(|cores| !cores.is_empty());
         let Some(cores) = cores else {
-            return wrong("cores as in 0,2-5, each below 1024");
+            return wrong("auto or cores as in 0,2-5, each below 1024");
         };
         for (at, core) in cores.iter().enumerate() {
             if cores[..at].contains(core) {
@@ -198,12 +220,36 @@ impl fmt::Display for CoreList {
     }
 }
 
+fn is_auto(text: &str) -> bool {
+    text.trim().eq_ignore_ascii_case("auto")
+}
+
+impl FromStr for OrAuto<CoreList> {
+    type Err = QuantityError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if is_auto(text) { Ok(Self::Auto) } else { text.parse().map(Self::Named) }
+    }
+}
+
+impl FromStr for OrAuto<usize> {
+    type Err = QuantityError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.trim().parse() {
+            Ok(core) => Ok(Self::Named(core)),
+            Err(_) if is_auto(text) => Ok(Self::Auto),
+            Err(_) => wrong("auto or the number of a core"),
+        }
+    }
+}
+
 impl FromStr for ShardCount {
     type Err = QuantityError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text.trim() {
-            auto if auto.eq_ignore_ascii_case("auto") => Ok(Self::Auto),
+            auto if is_auto(auto) => Ok(Self::Auto),
             number => match number.parse::<u16>() {
                 Ok(1..) => Ok(Self::Exactly(number.parse().expect("parsed above"))),
                 _ => wrong("auto or a number of shards from 1 to 65535"),
@@ -297,7 +343,7 @@ macro_rules! deserialize_from_text {
     };
 }
 
-deserialize_from_text!(ByteSize, Span, CoreList, ShardCount, IdlePolicy, SyncChoice);
+deserialize_from_text!(ByteSize, Span, OrAuto<CoreList>, OrAuto<usize>, ShardCount, IdlePolicy, SyncChoice);
 
 /// Reads an optional ack level from a file. (`AckLevel` lives in `base`, which knows nothing of serde.)
 ///
@@ -364,6 +410,18 @@ mod tests {
             "2,1-3".parse::<CoreList>().unwrap_err().to_string(),
             "expected each core once, but 2 is listed twice"
         );
+    }
+
+    #[test]
+    fn cores_may_be_left_to_the_plan() {
+        assert_eq!("Auto".parse(), Ok(OrAuto::<CoreList>::Auto));
+        assert_eq!(" auto ".parse(), Ok(OrAuto::<usize>::Auto));
+        assert_eq!("0,2".parse(), Ok(OrAuto::Named(CoreList(vec![0, 2]))));
+        assert_eq!("7".parse(), Ok(OrAuto::Named(7)));
+        let message = |wrong: &str| wrong.parse::<OrAuto<usize>>().unwrap_err().to_string();
+        assert_eq!(message("autos"), "expected auto or the number of a core");
+        let message = |wrong: &str| wrong.parse::<OrAuto<CoreList>>().unwrap_err().to_string();
+        assert_eq!(message("autos"), "expected auto or cores as in 0,2-5, each below 1024");
     }
 
     #[test]

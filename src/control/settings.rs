@@ -14,7 +14,7 @@ use serde::{Deserialize, Deserializer};
 
 use super::config::ConfigError;
 use super::quantity::{
-    ByteSize, CoreList, IdlePolicy, ShardCount, Span, SyncChoice, deserialize_ack_level, parse_ack_level,
+    ByteSize, CoreList, IdlePolicy, OrAuto, ShardCount, Span, SyncChoice, deserialize_ack_level, parse_ack_level,
 };
 use crate::base::AckLevel;
 
@@ -54,15 +54,15 @@ pub struct Settings {
     /// Shards to run: auto or a number [default: auto]
     #[arg(long, env = "TIDEGATE_SHARDS", value_name = "N", help_heading = "Cores")]
     pub shards: Option<ShardCount>,
-    /// Cores the shards run on, as in 0,2-5 [default: all but the writer's]
+    /// Cores the shards run on, as in 0,2-5; auto: all but the writer's [default: auto]
     #[arg(long, env = "TIDEGATE_SHARD_CORES", value_name = "LIST", help_heading = "Cores")]
-    pub shard_cores: Option<CoreList>,
-    /// Cores the writers run on, one writer for each [default: the last core]
+    pub shard_cores: Option<OrAuto<CoreList>>,
+    /// Cores the writers run on, one writer for each; auto: the last core [default: auto]
     #[arg(long, env = "TIDEGATE_WRITER_CORES", value_name = "LIST", help_heading = "Cores")]
-    pub writer_cores: Option<CoreList>,
-    /// Core of the control thread [default: the first writer's]
+    pub writer_cores: Option<OrAuto<CoreList>>,
+    /// Core of the control thread; auto: the first writer's [default: auto]
     #[arg(long, env = "TIDEGATE_CONTROL_CORE", value_name = "N", help_heading = "Cores")]
-    pub control_core: Option<usize>,
+    pub control_core: Option<OrAuto<usize>>,
     /// What a shard without work does: adaptive, spin or park [default: adaptive]
     #[arg(long, env = "TIDEGATE_IDLE", value_name = "POLICY", help_heading = "Cores")]
     pub idle: Option<IdlePolicy>,
@@ -109,7 +109,7 @@ pub struct Settings {
     /// Bytes of one receive buffer, 1KiB to 1MiB [default: 16KiB]
     #[arg(long, env = "TIDEGATE_RECEIVE_BUFFER_BYTES", value_name = "SIZE", help_heading = "Memory")]
     pub receive_buffer_bytes: Option<ByteSize>,
-    /// Pool of one shard for spanning events and answers, from 4MiB on [default: 64MiB]
+    /// Pool of one shard for spanning events and answers, from 8MiB on [default: 64MiB]
     #[arg(long, env = "TIDEGATE_POOL_BYTES", value_name = "SIZE", help_heading = "Memory")]
     pub pool_bytes: Option<ByteSize>,
 
@@ -409,7 +409,7 @@ mod tests {
         "#;
         let settings = parse_file(text, Path::new("t.toml")).unwrap();
         assert_eq!(settings.listen.map(|addresses| addresses.len()), Some(2));
-        assert_eq!(settings.writer_cores, Some(CoreList(vec![6])));
+        assert_eq!(settings.writer_cores, Some(OrAuto::Named(CoreList(vec![6]))));
         assert_eq!(settings.log_buffer_bytes, Some(ByteSize(16 << 20)));
         assert_eq!((settings.ack, settings.idle), (Some(AckLevel::Written), Some(IdlePolicy::Park)));
     }
