@@ -1,7 +1,9 @@
 //! The command line from outside: which source of a setting wins, what is refused with which code, how output ends.
 
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
@@ -112,9 +114,34 @@ fn a_refusal_names_what_was_given_where_and_the_fix() {
         assert_refused(&run(&["--shards", "0"]), 2, "invalid value '0' for '--shards <N>': expected auto or a number");
         assert_refused(&run(&["--no-such-flag"]), 2, "unexpected argument '--no-such-flag'");
         assert_refused(&run(&["--control-core", "1023"]), 2, "--control-core 1023: core 1023 is offline, not there");
+        let hint =
+            "expected ADDRESS:PORT in numbers, as in 127.0.0.1:8080 or [::1]:8080; names as in localhost:8080 are not";
+        assert_refused(&run(&["--listen", "localhost:8080"]), 2, hint);
+        assert_refused(&run(&["--admin", "localhost:8081"]), 2, hint);
         let variable = tidegate(&[command]).env("TIDEGATE_SEGMENTS_AHEAD", "65").output().unwrap();
         assert_refused(&variable, 2, "TIDEGATE_SEGMENTS_AHEAD=65: give 2 to 64");
     }
+}
+
+#[test]
+fn a_value_that_cannot_be_read_is_told_under_the_name_of_its_variable() {
+    let with = |command: &str, name: &str, value: &[u8]| {
+        tidegate(&[command]).env(name, OsStr::from_bytes(value)).output().unwrap()
+    };
+    for (name, value, message) in [
+        ("TIDEGATE_SHARDS", "abc", "tidegate: TIDEGATE_SHARDS=abc: expected auto or a number of shards"),
+        ("TIDEGATE_LISTEN", "127.0.0.1:1,localhost", "TIDEGATE_LISTEN=127.0.0.1:1,localhost: expected ADDRESS:PORT in"),
+        ("TIDEGATE_MAX_CCU", "-1", "TIDEGATE_MAX_CCU=-1: -1 is not in 0..=4294967295"),
+        ("TIDEGATE_ALLOW_ANONYMOUS", "maybe", "TIDEGATE_ALLOW_ANONYMOUS=maybe: "),
+        ("TIDEGATE_DATA", "", "TIDEGATE_DATA=: there must be a value, or no TIDEGATE_DATA at all"),
+    ] {
+        assert_refused(&with("plan", name, value.as_bytes()), 2, message);
+    }
+    assert_refused(&with("verify", "TIDEGATE_DATA", b""), 2, "TIDEGATE_DATA=: there must be a value");
+    assert_refused(&with("plan", "TIDEGATE_IDLE", b"\xff"), 2, "TIDEGATE_IDLE: the value is not UTF-8");
+    // Given twice, it is the flag that is wrong.
+    let both = tidegate(&["plan", "--shards", "x"]).env("TIDEGATE_SHARDS", "abc").output().unwrap();
+    assert_refused(&both, 2, "invalid value 'x' for '--shards <N>'");
 }
 
 #[test]

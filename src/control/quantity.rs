@@ -4,6 +4,7 @@
 //! back as the same value.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -308,6 +309,18 @@ named_choice!(SyncChoice, "auto, dsync or fdatasync", Auto = "auto", Dsync = "ds
 /// When the text is none of them.
 pub fn parse_ack_level(text: &str) -> Result<AckLevel, QuantityError> {
     AckLevel::from_name(text.trim().as_bytes()).map_or_else(|| wrong("durable, written or memory"), Ok)
+}
+
+/// Reads an address to listen on. Names are not looked up: what they stand for may change, and be several addresses.
+///
+/// # Errors
+/// When the text is not an address and a port in numbers.
+pub fn parse_address(text: &str) -> Result<SocketAddr, QuantityError> {
+    text.trim().parse().or_else(|_| {
+        wrong(
+            "ADDRESS:PORT in numbers, as in 127.0.0.1:8080 or [::1]:8080; names as in localhost:8080 are not looked up",
+        )
+    })
 }
 
 /// Reads a value from a file: a text, or a bare integer where the text would be one.
