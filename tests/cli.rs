@@ -247,6 +247,39 @@ fn addresses_that_a_killed_server_has_not_let_go_of_yet_are_waited_for() {
     server.wait().unwrap();
 }
 
+#[test]
+fn a_directory_without_a_log_is_no_sound_log() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data");
+    let read = |command: &str| tidegate(&[command, "--data"]).arg(&data).output().unwrap();
+    let assert_none = |message: &str| {
+        for command in ["verify", "cat"] {
+            assert_refused(&read(command), 3, &format!("{} is not a data directory{message}", data.display()));
+        }
+    };
+    assert_none("");
+    std::fs::create_dir(&data).unwrap();
+    assert_none(": no server has kept a log in it");
+    // Somebody else's: RocksDB's lock file has the same name, and nothing in it.
+    std::fs::write(data.join("LOCK"), "").unwrap();
+    std::fs::write(data.join("CURRENT"), "MANIFEST-000001\n").unwrap();
+    assert_none(": no server has kept a log in it");
+    assert_eq!(std::fs::read_dir(&data).unwrap().count(), 2, "a look leaves nothing behind");
+    // As a server leaves it that stopped before its first event, and as a copy of the log alone is.
+    for name in ["LOCK", "writer-00"] {
+        std::fs::remove_dir_all(&data).unwrap();
+        std::fs::create_dir(&data).unwrap();
+        match name {
+            "LOCK" => std::fs::write(data.join(name), "4711\n").unwrap(),
+            _ => std::fs::create_dir(data.join(name)).unwrap(),
+        }
+        let verified = read("verify");
+        assert_eq!(verified.status.code(), Some(0), "{}", text(&verified.stderr));
+        assert!(text(&verified.stdout).starts_with("sound: 0 events"));
+        assert_eq!(read("cat").status.code(), Some(0));
+    }
+}
+
 /// Asks /ready until it is, as often as it takes a slow machine to start; each look is a round trip.
 fn wait_until_ready(admin: &str, server: &mut Child) {
     for _ in 0..1_000_000 {
