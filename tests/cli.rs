@@ -248,6 +248,51 @@ fn addresses_that_a_killed_server_has_not_let_go_of_yet_are_waited_for() {
 }
 
 #[test]
+fn the_port_that_the_kernel_chose_is_told_everywhere() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut server = serving(directory.path(), "127.0.0.1:0,127.0.0.1:0", "127.0.0.1:0")
+        .env("TIDEGATE_SHARDS", "2")
+        .spawn()
+        .unwrap();
+    let (mut listening, mut admin) = (Vec::new(), String::new());
+    let mut curl = None;
+    for line in BufReader::new(server.stderr.take().unwrap()).lines().map(Result::unwrap) {
+        if let Some((data, on)) =
+            line.strip_prefix("tidegate: listening on http://").and_then(|said| said.split_once(' '))
+        {
+            listening.push(data.to_owned());
+            on.trim_start_matches("(admin http://").trim_end_matches(')').clone_into(&mut admin);
+        }
+        if let Some(said) = line.strip_prefix("tidegate: try: curl http://") {
+            curl = said.split('/').next().map(str::to_owned);
+            break;
+        }
+    }
+    assert_eq!((listening.len(), curl.as_ref()), (2, listening.first()), "it ended instead");
+    wait_until_ready(&admin, &mut server);
+    let plan: Value = serde_json::from_str(&get(&admin, "/api/plan")).unwrap();
+    assert_eq!((&plan["listen"], &plan["admin"]), (&listening.clone().into(), &admin.into()));
+    let sockets = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    for address in &listening {
+        let port: u16 = address.rsplit(':').next().unwrap().parse().unwrap();
+        assert!(get(address, "/health").contains("healthy"));
+        // Local address and state of every socket; 0A is one that listens: proc_net_tcp.txt of the kernel.
+        let local = format!(" 0100007F:{port:04X} 00000000:0000 0A ");
+        assert_eq!(sockets.matches(&local).count(), 2, "a listener for each shard on one port");
+    }
+    server.kill().unwrap();
+    server.wait().unwrap();
+}
+
+fn get(address: &str, route: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.write_all(format!("GET {route} HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n").as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer.split_once("\r\n\r\n").unwrap().1.to_owned()
+}
+
+#[test]
 fn a_directory_without_a_log_is_no_sound_log() {
     let directory = tempfile::tempdir().unwrap();
     let data = directory.path().join("data");
@@ -277,6 +322,38 @@ fn a_directory_without_a_log_is_no_sound_log() {
         assert_eq!(verified.status.code(), Some(0), "{}", text(&verified.stderr));
         assert!(text(&verified.stdout).starts_with("sound: 0 events"));
         assert_eq!(read("cat").status.code(), Some(0));
+    }
+}
+
+#[test]
+fn a_follower_may_be_there_before_its_server() {
+    let directory = tempfile::tempdir().unwrap();
+    let follow = |data: &Path| {
+        let mut command = tidegate(&["cat", "--follow", "--data"]);
+        command.arg(data).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    };
+    let missing = follow(&directory.path().join("missing")).output().unwrap();
+    assert_refused(&missing, 3, "missing is not a data directory");
+    let mut follower = follow(directory.path()).spawn().unwrap();
+    let mut said = BufReader::new(follower.stderr.take().unwrap()).lines().map(Result::unwrap);
+    assert!(said.any(|line| line.contains("no server has kept a log here yet, waiting for it")), "it ended instead");
+
+    let mut server = serving(directory.path(), "127.0.0.1:0", "127.0.0.1:0").spawn().unwrap();
+    let mut said = BufReader::new(server.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let address = said.find_map(|line| Some(line.split_once("curl http://")?.1.split_once('/')?.0.to_owned())).unwrap();
+    let event = "{\"event_name\":\"first\"}";
+    let mut stream = TcpStream::connect(address).unwrap();
+    let head = format!(
+        "POST /v1/events HTTP/1.1\r\nHost: t\r\nContent-Type: application/json\r\nContent-Length: {}",
+        event.len()
+    );
+    stream.write_all(format!("{head}\r\n\r\n{event}").as_bytes()).unwrap();
+    let mut followed = BufReader::new(follower.stdout.take().unwrap()).lines();
+    assert_eq!(followed.next().unwrap().unwrap(), event);
+    for mut process in [follower, server] {
+        process.kill().unwrap();
+        process.wait().unwrap();
     }
 }
 

@@ -125,13 +125,18 @@ fn serve(config: &Config, plan: &Plan) -> Result<Outcome, BootError> {
     };
     let admin = patiently(plan.admin, || TcpListener::bind(plan.admin)).map_err(address("admin", plan.admin))?;
     let mut listeners: Vec<Vec<OwnedFd>> = plan.shards.iter().map(|_| Vec::new()).collect();
-    for listen in &plan.listen {
+    // From here on the plan has the addresses that are bound: for a port of 0 the kernel has chosen one.
+    let mut plan = plan.clone();
+    plan.admin = admin.local_addr().map_err(host("asking for the admin port's address"))?;
+    for listen in &mut plan.listen {
         let listening = patiently(*listen, || net::listen(*listen, plan.shards.len()));
-        let (_, sockets) = listening.map_err(address("listen", *listen))?;
+        let (bound, sockets) = listening.map_err(address("listen", *listen))?;
+        *listen = bound;
         for (shard, socket) in sockets.into_iter().enumerate() {
             listeners[shard].push(socket);
         }
     }
+    let plan = &plan;
     let mut server = Server::start(config, plan, listeners)?;
     for listen in &plan.listen {
         say(&format_args!("listening on http://{listen} (admin http://{})", plan.admin));
