@@ -154,6 +154,23 @@ fn a_host_that_cannot_is_refused_with_3() {
 }
 
 #[test]
+fn an_address_of_another_host_is_not_taken_for_a_port_in_use() {
+    let directory = tempfile::tempdir().unwrap();
+    // 192.0.2.0/24 is for documentation: RFC 5737.
+    let output =
+        tidegate(&["serve", "--listen", "192.0.2.1:0", "--allow-anonymous", "--admin", "127.0.0.1:0", "--data"])
+            .arg(directory.path().join("log"))
+            .output()
+            .unwrap();
+    assert_refused(
+        &output,
+        2,
+        "--listen 192.0.2.1:0: Cannot assign requested address (os error 99); this host has no such",
+    );
+    assert!(!text(&output.stderr).contains("another server"));
+}
+
+#[test]
 fn a_misspelt_variable_is_told_and_the_plan_still_shown() {
     let output = tidegate(&["plan"]).env("TIDEGATE_SHRADS", "3").output().unwrap();
     assert!(output.status.success());
