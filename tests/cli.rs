@@ -171,6 +171,25 @@ fn an_address_of_another_host_is_not_taken_for_a_port_in_use() {
 }
 
 #[test]
+fn a_plan_refuses_the_data_directory_that_serve_would() {
+    let directory = tempfile::tempdir().unwrap();
+    let (file, link) = (directory.path().join("file"), directory.path().join("link"));
+    std::fs::write(&file, "").unwrap();
+    std::os::unix::fs::symlink("nowhere", &link).unwrap();
+    for (data, message) in [
+        (file.clone(), "Not a directory (os error 20); name a directory this user may enter and write"),
+        (file.join("below"), "Not a directory (os error 20)"),
+        (link, "link is a link that leads nowhere"),
+    ] {
+        for command in ["plan", "serve"] {
+            let output = tidegate(&[command, "--data"]).arg(&data).output().unwrap();
+            assert_refused(&output, 3, &format!("--data {}: ", data.display()));
+            assert_refused(&output, 3, message);
+        }
+    }
+}
+
+#[test]
 fn a_misspelt_variable_is_told_and_the_plan_still_shown() {
     let output = tidegate(&["plan"]).env("TIDEGATE_SHRADS", "3").output().unwrap();
     assert!(output.status.success());
