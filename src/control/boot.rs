@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use super::cli::{EXIT_CONFIG, EXIT_DAMAGED, EXIT_HOST};
 use super::config::Config;
+use super::host::memlock_advice;
 use super::keys::KeysError;
 use super::plan::Plan;
 use super::plane::{PlaneConfig, Threads, run_control_plane};
@@ -81,9 +82,7 @@ impl BootError {
 impl fmt::Display for BootError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Address { given, error } => {
-                write!(f, "{given}: {error}; is another server running? Choose another address")
-            }
+            Self::Address { given, error } => write!(f, "{given}: {error}; {}", address_advice(error)),
             Self::Log(error) => error.fmt(f),
             Self::Keys(error) => error.fmt(f),
             Self::Host { what, error } => write!(f, "{what}: {error}"),
@@ -100,6 +99,54 @@ const BIND_AGAIN_AFTER: Duration = Duration::from_millis(20);
 fn host(what: impl Into<String>) -> impl FnOnce(io::Error) -> BootError {
     let what = what.into();
     move |error| BootError::Host { what, error }
+}
+
+fn advised(error: &io::Error, advice: &str) -> io::Error {
+    io::Error::new(error.kind(), format!("{error}; {advice}"))
+}
+
+/// EAGAIN of pthread_create(3) names no limit, and there are two.
+fn no_thread(what: &str) -> impl FnOnce(io::Error) -> BootError {
+    let limits = "the limit of processes and threads is reached: raise pids.max of the control group (TasksMax in the systemd \
+                  unit, --pids-limit with Docker) or RLIMIT_NPROC (`ulimit -u`, LimitNPROC in the unit), which counts all \
+                  threads of this user";
+    move |error| match error.kind() {
+        io::ErrorKind::WouldBlock => host(what)(advised(&error, limits)),
+        _ => host(what)(error),
+    }
+}
+
+/// ENOMEM of a ring is memlock more often than memory.
+fn no_ring(what: &str) -> impl FnOnce(io::Error) -> BootError {
+    move |error| host(what)(with_memlock(error))
+}
+
+fn no_log(error: OpenError) -> BootError {
+    BootError::Log(match error {
+        OpenError::Host { what, error } => OpenError::Host { what, error: with_memlock(error) },
+        other => other,
+    })
+}
+
+fn with_memlock(error: io::Error) -> io::Error {
+    match memlock_advice(&error) {
+        Some(advice) => advised(&error, &advice),
+        None => error,
+    }
+}
+
+fn address_advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "is another server running? Choose another address",
+        io::ErrorKind::PermissionDenied => {
+            "ports below 1024 (net.ipv4.ip_unprivileged_port_start) need CAP_NET_BIND_SERVICE: choose a higher port, or set \
+             AmbientCapabilities=CAP_NET_BIND_SERVICE in the systemd unit"
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            "this host has no such address: choose one that `ip address` shows, or 0.0.0.0 or [::] for all of their kind"
+        }
+        _ => "choose another address",
+    }
 }
 
 /// Serves until the server ends; the process's exit code.
@@ -125,13 +172,18 @@ fn serve(config: &Config, plan: &Plan) -> Result<Outcome, BootError> {
     };
     let admin = patiently(plan.admin, || TcpListener::bind(plan.admin)).map_err(address("admin", plan.admin))?;
     let mut listeners: Vec<Vec<OwnedFd>> = plan.shards.iter().map(|_| Vec::new()).collect();
-    for listen in &plan.listen {
+    // From here on the plan has the addresses that are bound: for a port of 0 the kernel has chosen one.
+    let mut plan = plan.clone();
+    plan.admin = admin.local_addr().map_err(host("asking for the admin port's address"))?;
+    for listen in &mut plan.listen {
         let listening = patiently(*listen, || net::listen(*listen, plan.shards.len()));
-        let (_, sockets) = listening.map_err(address("listen", *listen))?;
+        let (bound, sockets) = listening.map_err(address("listen", *listen))?;
+        *listen = bound;
         for (shard, socket) in sockets.into_iter().enumerate() {
             listeners[shard].push(socket);
         }
     }
+    let plan = &plan;
     let mut server = Server::start(config, plan, listeners)?;
     for listen in &plan.listen {
         say(&format_args!("listening on http://{listen} (admin http://{})", plan.admin));
@@ -144,7 +196,7 @@ fn serve(config: &Config, plan: &Plan) -> Result<Outcome, BootError> {
     };
     let view = Arc::clone(&server.view);
     let outcome = run_control_plane(&view, admin, &signals, &mut server, plane)
-        .map_err(|error| host("starting the control plane")(io::Error::other(error.to_string())))?;
+        .map_err(|error| no_ring("starting the control plane")(error.into()))?;
     if outcome == Outcome::Drained && !server.join() {
         return Ok(Outcome::DrainTimedOut);
     }
@@ -245,7 +297,7 @@ impl Server {
             let number = usize::from(place.writer.0);
             let (bell, status) = (Arc::clone(&writer_bells[number]), Arc::clone(&statuses[number]));
             let joined = writer::join(opened, ports, bell, status, Arc::clone(&metrics.writers[number]));
-            server.start_writer(place.core, place.writer, joined.map_err(BootError::Log)?)?;
+            server.start_writer(place.core, place.writer, joined.map_err(no_log)?)?;
         }
         server.start_shards(setups)?;
         Ok(server)
@@ -266,7 +318,7 @@ impl Server {
             }
             ready.run()
         });
-        self.writers.push(thread.map_err(host("starting a writer's thread"))?);
+        self.writers.push(thread.map_err(no_thread("starting a writer's thread"))?);
         Ok(())
     }
 
@@ -286,14 +338,14 @@ impl Server {
                 }
                 result
             });
-            self.shards.push(thread.map_err(host("starting a shard's thread"))?);
+            self.shards.push(thread.map_err(no_thread("starting a shard's thread"))?);
         }
         drop(ready);
         for _ in 0..shards {
             let bundles = readies
                 .recv()
                 .unwrap_or_else(|_| Err(io::Error::other("the thread ended")))
-                .map_err(host("starting a shard (its ring needs Linux 6.1, memory and file descriptors)"))?;
+                .map_err(no_ring("starting a shard (its ring needs Linux 6.1, memory and file descriptors)"))?;
             if !bundles {
                 say(&"receive bundles failed their self-test on this kernel: receiving one buffer at a time");
                 break;
@@ -371,7 +423,7 @@ fn open_logs(config: &Config, plan: &Plan) -> Result<Vec<Opened>, BootError> {
                 },
                 ..WriterConfig::new(place.writer, &plan.data)
             })
-            .map_err(BootError::Log)?;
+            .map_err(no_log)?;
             say(&format_args!("writer {}: {}", place.writer.0, opened.report()));
             Ok(opened)
         })
@@ -437,10 +489,11 @@ fn admission(plan: &Plan, shard: ShardId) -> admit::Config {
 
 /// A log buffer whose pages lie on the NUMA node of `core`: memory goes where it is first touched.
 fn map_on(core: usize, bytes: usize) -> Result<Arc<Region>, BootError> {
-    let mapped = thread::spawn(move || {
+    let mapped = thread::Builder::new().name("mapping".to_owned()).spawn(move || {
         pin(core);
         Region::map(bytes, true)
     });
+    let mapped = mapped.map_err(no_thread("starting a thread to map a log buffer"))?;
     let region = mapped.join().unwrap_or_else(|_| Err(io::Error::other("the mapping thread ended")));
     region.map(Arc::new).map_err(host(format!("mapping a log buffer of {bytes} bytes (log_buffer_bytes)")))
 }
@@ -459,4 +512,54 @@ fn pin(core: usize) {
 fn random() -> u64 {
     use std::hash::{BuildHasher, Hasher};
     std::hash::RandomState::new().build_hasher().finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_former_server_is_waited_for() {
+        let address: SocketAddr = "127.0.0.1:1".parse().unwrap();
+        for refused in [libc::EACCES, libc::EADDRNOTAVAIL, libc::EAFNOSUPPORT] {
+            let mut attempts = 0;
+            let bound: io::Result<()> = patiently(address, || {
+                attempts += 1;
+                Err(io::Error::from_raw_os_error(refused))
+            });
+            assert_eq!((bound.unwrap_err().raw_os_error(), attempts), (Some(refused), 1));
+        }
+        let mut ends = [libc::EADDRINUSE, libc::EADDRINUSE].into_iter();
+        let bound =
+            patiently(address, || ends.next().map_or(Ok("bound"), |errno| Err(io::Error::from_raw_os_error(errno))));
+        assert_eq!((bound.unwrap(), ends.next()), ("bound", None));
+    }
+
+    #[test]
+    fn each_refusal_says_what_would_help_against_it() {
+        let address = |errno| BootError::Address {
+            given: "--listen 127.0.0.1:80".to_owned(),
+            error: io::Error::from_raw_os_error(errno),
+        };
+        for (error, code, parts) in [
+            (
+                address(libc::EADDRINUSE),
+                EXIT_CONFIG,
+                ["--listen 127.0.0.1:80: Address already in use", "another server"],
+            ),
+            (address(libc::EACCES), EXIT_CONFIG, ["Permission denied", "need CAP_NET_BIND_SERVICE"]),
+            (address(libc::EADDRNOTAVAIL), EXIT_CONFIG, ["Cannot assign", "this host has no such address"]),
+            (address(libc::EAFNOSUPPORT), EXIT_CONFIG, ["Address family not supported", "choose another address"]),
+            (
+                no_thread("starting a shard's thread")(io::Error::from_raw_os_error(libc::EAGAIN)),
+                EXIT_HOST,
+                ["starting a shard's thread: Resource temporarily", "raise pids.max of the control group"],
+            ),
+        ] {
+            let said = error.to_string();
+            assert!(parts.iter().all(|part| said.contains(part)), "{said}");
+            assert!(said.contains("another server") == said.contains("already in use"), "{said}");
+            assert_eq!(error.exit_code(), code, "{said}");
+        }
+    }
 }

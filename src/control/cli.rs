@@ -113,18 +113,22 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         arguments.push("serve".into());
     }
     let parsed = Arguments::command()
-        .try_get_matches_from(arguments)
+        .try_get_matches_from(&arguments)
         .and_then(|matches| Ok((Arguments::from_arg_matches(&matches)?, matches)));
-    let (arguments, matches) = match parsed {
+    let (parsed, matches) = match parsed {
         Ok(parsed) => parsed,
         Err(error) => {
+            if let Some(refusal) = settings::refused_variable(&error, &arguments) {
+                say(&refusal);
+                return ExitCode::from(EXIT_CONFIG);
+            }
             // Help and version go to stdout with 0, the rest to stderr with 2. Nobody is left to tell if that fails.
             let _closed = error.print();
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(EXIT_CONFIG));
         }
     };
     let (_, matches) = matches.subcommand().expect("a command was parsed");
-    let done = match arguments.command {
+    let done = match parsed.command {
         Command::Serve(serve) => prepare(serve, matches).map(|(config, plan)| serve_until_the_end(&config, &plan)),
         Command::Plan { serve, json } => prepare(serve, matches).map(|(_, plan)| show_plan(&plan, json)),
         Command::Cat(cat) => Ok(print_events(cat)),

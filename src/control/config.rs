@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::quantity::{ByteSize, CoreList, IdlePolicy, ShardCount, Span, SyncChoice};
+use super::quantity::{ByteSize, CoreList, IdlePolicy, OrAuto, ShardCount, Span, SyncChoice};
 use super::settings::{Settings, Sources};
 use crate::base::{AckLevel, CHUNK_BYTES_MAX, EVENT_BYTES_MAX, HEAD_BYTES_MAX, KIB, Limits, MIB, PAGE_BYTES};
 use crate::shard::arena::POOL_BYTES_MIN;
@@ -189,9 +189,9 @@ impl Config {
             tenants_max: settings.tenants_max.unwrap_or(16_384),
             allow_anonymous: settings.allow_anonymous.unwrap_or(false),
             shards: settings.shards.unwrap_or_default(),
-            shard_cores: settings.shard_cores,
-            writer_cores: settings.writer_cores,
-            control_core: settings.control_core,
+            shard_cores: settings.shard_cores.and_then(OrAuto::named),
+            writer_cores: settings.writer_cores.and_then(OrAuto::named),
+            control_core: settings.control_core.and_then(OrAuto::named),
             idle: settings.idle.unwrap_or_default(),
             target_utilization: settings.target_utilization.unwrap_or(0.67),
             max_ccu: settings.max_ccu.unwrap_or(0),

@@ -14,6 +14,12 @@ use crate::sys::topology::{self, Core};
 /// The control thread's executor refuses to start below this limit of locked memory, whatever it may lock.
 pub const EXECUTOR_MEMLOCK_BYTES: u64 = 512 * 1024;
 
+/// The first Linux whose rings take the set-up flags the shards use.
+const RINGS_SINCE: (u32, u32) = (6, 1);
+/// What gives a process more locked memory.
+const MEMLOCK_FIX: &str =
+    "run `ulimit -l unlimited` as root before starting, or set LimitMEMLOCK=infinity in the systemd unit";
+
 /// A machine, as this process is allowed to use it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Host {
@@ -44,6 +50,8 @@ pub struct Host {
 pub enum HostError {
     /// The kernel does not say which cores may be used.
     NoCores,
+    /// The kernel does not say how much memory there is, nor what else /proc tells.
+    NoMemory,
     /// The directory of the log cannot be looked at.
     Data(PathBuf, io::Error),
     /// A limit cannot be read or raised.
@@ -56,12 +64,18 @@ pub enum HostError {
     RingsRefused(io::Error),
     /// Too little memory may be locked for the control thread's executor.
     Memlock(u64),
+    /// As much memory as may be locked is.
+    MemlockUsedUp(u64),
 }
 
 impl fmt::Display for HostError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoCores => f.write_str("the kernel does not say which cores may be used: is /proc mounted?"),
+            Self::NoMemory => f.write_str(
+                "the kernel does not say how much memory there is: /proc is not mounted, or /proc/meminfo cannot be read; \
+                 run `mount -t proc proc /proc` as root",
+            ),
             Self::Data(path, error) => {
                 write!(f, "--data {}: {error}; name a directory this user may enter and write", path.display())
             }
@@ -79,16 +93,35 @@ impl fmt::Display for HostError {
             ),
             Self::Memlock(bytes) => write!(
                 f,
-                "memlock is {}; {} needed: run `ulimit -l unlimited` as root before starting, or set \
-                 LimitMEMLOCK=infinity in the systemd unit",
+                "memlock is {}; {} needed: {MEMLOCK_FIX}",
                 ByteSize(*bytes),
                 ByteSize(EXECUTOR_MEMLOCK_BYTES)
             ),
+            Self::MemlockUsedUp(bytes) => write!(f, "there is no ring to be had: {}", used_up(*bytes)),
         }
     }
 }
 
 impl std::error::Error for HostError {}
+
+fn used_up(memlock_bytes: u64) -> String {
+    format!(
+        "memlock (RLIMIT_MEMLOCK) is {} and used up: the rings and registered buffers of all processes of this user count \
+         against it; {MEMLOCK_FIX}",
+        ByteSize(memlock_bytes)
+    )
+}
+
+/// What to do about a ring that failed with ENOMEM; `None` where memlock cannot be the cause of `error`. Capabilities are
+/// not asked: in a user namespace they do not exempt from it, whatever /proc says.
+#[must_use]
+pub fn memlock_advice(error: &io::Error) -> Option<String> {
+    if error.kind() != io::ErrorKind::OutOfMemory {
+        return None;
+    }
+    let limit = host::resource_limit(Resource::LockedMemory).ok()?.soft;
+    (limit != UNLIMITED).then(|| used_up(limit))
+}
 
 /// Raises the soft limits of open files and locked memory to their hard ones: what an administrator grants is meant to
 /// be used, and the soft limit of 1024 files is there for programs that still call select(2).
@@ -132,19 +165,30 @@ impl Host {
     /// # Errors
     /// What it lacks.
     pub fn check(&self) -> Result<(), HostError> {
+        // What follows from /proc would be told as the operator's fault otherwise: no memory for one shard.
+        if self.memory.total_bytes == 0 {
+            return Err(HostError::NoMemory);
+        }
         match self.rings {
             Err(RingRefusal::Disabled) => return Err(HostError::RingsDisabled),
-            Err(RingRefusal::TooOld) => return Err(HostError::RingsTooOld(self.kernel.clone())),
-            Err(RingRefusal::Errno(errno)) => {
-                return Err(HostError::RingsRefused(io::Error::from_raw_os_error(errno)));
+            // A newer kernel has io_uring: if it says that it does not, somebody makes it say so.
+            Err(RingRefusal::Errno(libc::EINVAL | libc::ENOSYS)) if self.kernel_version() < RINGS_SINCE => {
+                return Err(HostError::RingsTooOld(self.kernel.clone()));
             }
-            Ok(()) => {}
+            Err(RingRefusal::Errno(_)) | Ok(()) => {}
         }
-        // The executor looks at the limit only, not at whether it counts for this process.
+        // Before what else the rings met, which may come from it. The executor looks at the limit only, not at whether
+        // it counts for this process.
         if self.memlock_bytes < EXECUTOR_MEMLOCK_BYTES {
             return Err(HostError::Memlock(self.memlock_bytes));
         }
-        Ok(())
+        match self.rings {
+            Err(RingRefusal::Errno(libc::ENOMEM)) if self.memlock_bytes != UNLIMITED => {
+                Err(HostError::MemlockUsedUp(self.memlock_bytes))
+            }
+            Err(RingRefusal::Errno(errno)) => Err(HostError::RingsRefused(io::Error::from_raw_os_error(errno))),
+            Err(RingRefusal::Disabled) | Ok(()) => Ok(()),
+        }
     }
 
     /// Bytes that may be locked or registered; [`UNLIMITED`] if nothing limits it.
@@ -237,8 +281,13 @@ mod tests {
                 "io_uring is switched off on this host: run `sysctl -w kernel.io_uring_disabled=0` as root",
             ),
             (
-                Host { rings: Err(RingRefusal::TooOld), kernel: "5.15.0-91".to_owned(), ..able.clone() },
+                Host { rings: Err(RingRefusal::Errno(libc::EINVAL)), kernel: "5.15.0-91".to_owned(), ..able.clone() },
                 "Linux 5.15.0-91 is too old: 6.1 or later is needed (io_uring with DEFER_TASKRUN)",
+            ),
+            (
+                Host { rings: Err(RingRefusal::Errno(libc::ENOSYS)), ..able.clone() },
+                "io_uring is refused to this process: Function not implemented (os error 38); in a container, allow the \
+                 io_uring system calls (with Docker: --security-opt seccomp=unconfined)",
             ),
             (
                 Host { rings: Err(RingRefusal::Errno(libc::EPERM)), ..able.clone() },
@@ -249,6 +298,22 @@ mod tests {
                 Host { memlock_bytes: 64 * 1024, memlock_exempt: true, ..able.clone() },
                 "memlock is 64KiB; 512KiB needed: run `ulimit -l unlimited` as root before starting, or set \
                  LimitMEMLOCK=infinity in the systemd unit",
+            ),
+            (
+                Host { rings: Err(RingRefusal::Errno(libc::ENOMEM)), memlock_bytes: 64 * 1024, ..able.clone() },
+                "memlock is 64KiB; 512KiB needed: run `ulimit -l unlimited` as root before starting, or set \
+                 LimitMEMLOCK=infinity in the systemd unit",
+            ),
+            (
+                Host { rings: Err(RingRefusal::Errno(libc::ENOMEM)), memlock_bytes: 8 << 20, ..able.clone() },
+                "there is no ring to be had: memlock (RLIMIT_MEMLOCK) is 8MiB and used up: the rings and registered buffers \
+                 of all processes of this user count against it; run `ulimit -l unlimited` as root before starting, or set \
+                 LimitMEMLOCK=infinity in the systemd unit",
+            ),
+            (
+                Host { memory: Memory::default(), ..able.clone() },
+                "the kernel does not say how much memory there is: /proc is not mounted, or /proc/meminfo cannot be read; \
+                 run `mount -t proc proc /proc` as root",
             ),
         ] {
             assert_eq!(host.check().unwrap_err().to_string(), message);

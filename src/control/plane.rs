@@ -2,6 +2,7 @@
 //! answers the admin port; a signal wakes it at once.
 
 use std::fmt;
+use std::io;
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant};
 use futures_lite::future::or;
 use futures_lite::io::AsyncReadExt;
 use glommio::timer::sleep;
-use glommio::{LocalExecutorBuilder, Placement};
+use glommio::{LocalExecutorBuilder, Placement, PoolPlacement};
 
 use super::admin_server::{self, Deadlines};
 use super::say;
@@ -54,7 +55,7 @@ pub struct PlaneConfig {
 
 /// The control thread's executor could not start.
 #[derive(Debug)]
-pub struct ExecutorError(String);
+pub struct ExecutorError(io::Error);
 
 impl fmt::Display for ExecutorError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -63,6 +64,12 @@ impl fmt::Display for ExecutorError {
 }
 
 impl std::error::Error for ExecutorError {}
+
+impl From<ExecutorError> for io::Error {
+    fn from(error: ExecutorError) -> Self {
+        Self::new(error.0.kind(), error)
+    }
+}
 
 /// Runs the control plane on the calling thread until the server ends: asked to by a signal and drained, a writer
 /// failed, or a thread was lost.
@@ -86,9 +93,11 @@ pub fn run_control_plane(
         .name("control")
         .io_memory(EXECUTOR_IO_BYTES)
         .ring_depth(RING_DEPTH)
+        // No thread for calls that block: there are none here, and the executor panics where it cannot have it.
+        .blocking_thread_pool_placement(PoolPlacement::Custom(Vec::new()))
         .make()
-        .map_err(|error| ExecutorError(error.to_string()))?;
-    let wake = signals.wake_socket().map_err(|error| ExecutorError(error.to_string()))?;
+        .map_err(|error| ExecutorError(error.into()))?;
+    let wake = signals.wake_socket().map_err(ExecutorError)?;
     Ok(executor.run(async {
         let deadlines = Deadlines::default();
         glommio::spawn_local(admin_server::serve(listener, Arc::clone(view), deadlines.clone())).detach();

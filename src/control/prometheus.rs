@@ -32,11 +32,15 @@ pub enum Format {
 }
 
 impl Format {
-    /// What an `Accept` header asks for.
+    /// What an `Accept` header asks for (RFC 9110, section 12.5.1): OpenMetrics if it is wanted at least as much as text
+    /// and named; who takes anything gets text.
     #[must_use]
     pub fn accepted(accept: Option<&str>) -> Self {
-        let open = accept.is_some_and(|accept| accept.to_ascii_lowercase().contains("application/openmetrics-text"));
-        if open { Self::OpenMetrics } else { Self::Text }
+        let accept = accept.unwrap_or_default().to_ascii_lowercase();
+        let (open, is_named) = quality(&accept, "application/openmetrics-text");
+        let (text, _) = quality(&accept, "text/plain");
+        let is_asked = open > text || is_named && open == text;
+        if is_asked && open > 0.0 { Self::OpenMetrics } else { Self::Text }
     }
 
     /// The answer's `Content-Type`.
@@ -47,6 +51,31 @@ impl Format {
             Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
         }
     }
+}
+
+/// How much an `Accept` header, in lower case, wants a media type, 0 to 1, and whether it names the type. The range that
+/// comes closest to the type counts, and of several as close (versions of it) the one that is wanted most.
+fn quality(accept: &str, media_type: &str) -> (f32, bool) {
+    let (kind, _) = media_type.split_once('/').expect("a media type has two parts");
+    let (mut closest, mut wanted) = (0, 0.0_f32);
+    for range in accept.split(',') {
+        let mut parts = range.split(';').map(str::trim);
+        let closeness = match parts.next() {
+            Some(name) if name == media_type => 3,
+            Some(name) if name.strip_suffix("/*") == Some(kind) => 2,
+            Some("*/*") => 1,
+            _ => continue,
+        };
+        let q = parts.find_map(|part| part.strip_prefix("q=")?.parse().ok());
+        // What cannot be read is taken as if it were not there.
+        let q = q.filter(|q| (0.0..=1.0).contains(q)).unwrap_or(1.0);
+        if closeness > closest {
+            (closest, wanted) = (closeness, q);
+        } else if closeness == closest {
+            wanted = q.max(wanted);
+        }
+    }
+    (wanted, closest == 3)
 }
 
 /// All metrics of a server.
@@ -373,8 +402,31 @@ mod tests {
     #[test]
     fn open_metrics_only_when_asked_for() {
         let prometheus = "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.2";
-        assert_eq!(Format::accepted(Some(prometheus)), Format::OpenMetrics);
-        assert_eq!(Format::accepted(Some("text/plain")), Format::Text);
+        for asked in [
+            prometheus,
+            "application/openmetrics-text",
+            "Application/OpenMetrics-Text; Q=0.5, text/plain;q=0.4",
+            "application/openmetrics-text, text/plain",
+            "text/plain;q=0.5, application/openmetrics-text;version=0.0.1;q=0.4, application/openmetrics-text;version=1.0.0",
+            "application/*, text/plain;q=0.9",
+            "application/openmetrics-text;q=0.5, */*;q=0.1",
+        ] {
+            assert_eq!(Format::accepted(Some(asked)), Format::OpenMetrics, "{asked}");
+        }
+        for other in [
+            "",
+            "text/plain",
+            "*/*",
+            "application/json",
+            "application/openmetrics-text;q=0, text/plain",
+            "application/openmetrics-text;q=0",
+            "application/openmetrics-text;q=0.000, */*",
+            "application/openmetrics-text;q=0.3, text/plain;q=0.9",
+            "application/openmetrics-text;version=1.0.0;q=0.5, text/*;q=0.6",
+            "application/openmetrics-text;q=0.5, */*",
+        ] {
+            assert_eq!(Format::accepted(Some(other)), Format::Text, "{other}");
+        }
         assert_eq!(Format::accepted(None), Format::Text);
     }
 }

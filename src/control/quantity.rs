@@ -4,6 +4,7 @@
 //! back as the same value.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -23,6 +24,28 @@ pub struct Span(pub Duration);
 /// Cores in the order given: `0,2-5`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CoreList(pub Vec<usize>);
+
+/// What somebody named, or `auto`: what the plan chooses.
+///
+/// A value of its own, not the absence of one: a flag or a variable that says `auto` takes back what the file names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OrAuto<T> {
+    /// The plan chooses.
+    Auto,
+    /// This.
+    Named(T),
+}
+
+impl<T> OrAuto<T> {
+    /// What was named, if anything was.
+    #[must_use]
+    pub fn named(self) -> Option<T> {
+        match self {
+            Self::Auto => None,
+            Self::Named(value) => Some(value),
+        }
+    }
+}
 
 /// How many shards to run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -181,7 +204,7 @@ impl FromStr for CoreList {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let cores = topology::parse_list(text).filter(|cores| !cores.is_empty());
         let Some(cores) = cores else {
-            return wrong("cores as in 0,2-5, each below 1024");
+            return wrong("auto or cores as in 0,2-5, each below 1024");
         };
         for (at, core) in cores.iter().enumerate() {
             if cores[..at].contains(core) {
@@ -198,12 +221,36 @@ impl fmt::Display for CoreList {
     }
 }
 
+fn is_auto(text: &str) -> bool {
+    text.trim().eq_ignore_ascii_case("auto")
+}
+
+impl FromStr for OrAuto<CoreList> {
+    type Err = QuantityError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if is_auto(text) { Ok(Self::Auto) } else { text.parse().map(Self::Named) }
+    }
+}
+
+impl FromStr for OrAuto<usize> {
+    type Err = QuantityError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.trim().parse() {
+            Ok(core) => Ok(Self::Named(core)),
+            Err(_) if is_auto(text) => Ok(Self::Auto),
+            Err(_) => wrong("auto or the number of a core"),
+        }
+    }
+}
+
 impl FromStr for ShardCount {
     type Err = QuantityError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text.trim() {
-            auto if auto.eq_ignore_ascii_case("auto") => Ok(Self::Auto),
+            auto if is_auto(auto) => Ok(Self::Auto),
             number => match number.parse::<u16>() {
                 Ok(1..) => Ok(Self::Exactly(number.parse().expect("parsed above"))),
                 _ => wrong("auto or a number of shards from 1 to 65535"),
@@ -264,6 +311,18 @@ pub fn parse_ack_level(text: &str) -> Result<AckLevel, QuantityError> {
     AckLevel::from_name(text.trim().as_bytes()).map_or_else(|| wrong("durable, written or memory"), Ok)
 }
 
+/// Reads an address to listen on. Names are not looked up: what they stand for may change, and be several addresses.
+///
+/// # Errors
+/// When the text is not an address and a port in numbers.
+pub fn parse_address(text: &str) -> Result<SocketAddr, QuantityError> {
+    text.trim().parse().or_else(|_| {
+        wrong(
+            "ADDRESS:PORT in numbers, as in 127.0.0.1:8080 or [::1]:8080; names as in localhost:8080 are not looked up",
+        )
+    })
+}
+
 /// Reads a value from a file: a text, or a bare integer where the text would be one.
 struct TextVisitor<T>(fn(&str) -> Result<T, QuantityError>);
 
@@ -297,7 +356,7 @@ macro_rules! deserialize_from_text {
     };
 }
 
-deserialize_from_text!(ByteSize, Span, CoreList, ShardCount, IdlePolicy, SyncChoice);
+deserialize_from_text!(ByteSize, Span, OrAuto<CoreList>, OrAuto<usize>, ShardCount, IdlePolicy, SyncChoice);
 
 /// Reads an optional ack level from a file. (`AckLevel` lives in `base`, which knows nothing of serde.)
 ///
@@ -364,6 +423,18 @@ mod tests {
             "2,1-3".parse::<CoreList>().unwrap_err().to_string(),
             "expected each core once, but 2 is listed twice"
         );
+    }
+
+    #[test]
+    fn cores_may_be_left_to_the_plan() {
+        assert_eq!("Auto".parse(), Ok(OrAuto::<CoreList>::Auto));
+        assert_eq!(" auto ".parse(), Ok(OrAuto::<usize>::Auto));
+        assert_eq!("0,2".parse(), Ok(OrAuto::Named(CoreList(vec![0, 2]))));
+        assert_eq!("7".parse(), Ok(OrAuto::Named(7)));
+        let message = |wrong: &str| wrong.parse::<OrAuto<usize>>().unwrap_err().to_string();
+        assert_eq!(message("autos"), "expected auto or the number of a core");
+        let message = |wrong: &str| wrong.parse::<OrAuto<CoreList>>().unwrap_err().to_string();
+        assert_eq!(message("autos"), "expected auto or cores as in 0,2-5, each below 1024");
     }
 
     #[test]

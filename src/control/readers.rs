@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use super::keys::ANONYMOUS;
+use super::say;
 use super::tenant_numbers;
 use crate::base::TenantId;
 use crate::log::{self, CatError, CatOptions, VerifyReport};
@@ -58,8 +59,15 @@ impl From<log::ReadError> for ReadError {
 /// process.
 ///
 /// # Errors
-/// When there is no such tenant, the log cannot be read or is damaged, or `out` cannot be written.
+/// When there is no such log or tenant, the log cannot be read or is damaged, or `out` cannot be written.
 pub fn cat(options: &CatOptions, out: &mut impl Write) -> Result<(), ReadError> {
+    match log::expect_data_directory(&options.directory) {
+        // A follower may be started before its server is for the first time, on a directory made for both.
+        Err(log::ReadError::NoLog(_)) if options.follow && options.directory.is_dir() => {
+            say(&format_args!("{}: no server has kept a log here yet, waiting for it", options.directory.display()));
+        }
+        checked => checked?,
+    }
     let names = || tenant_numbers::names(&options.directory).map_err(|error| ReadError::Log(error.to_string()));
     let mut known = names()?;
     if let Some(tenant) = options.tenant.as_deref().filter(|tenant| *tenant != ANONYMOUS)

@@ -4,17 +4,20 @@
 //! file says how each is read and which source wins; what the values mean together is `config.rs`.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args};
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, de};
 
 use super::config::ConfigError;
 use super::quantity::{
-    ByteSize, CoreList, IdlePolicy, ShardCount, Span, SyncChoice, deserialize_ack_level, parse_ack_level,
+    ByteSize, CoreList, IdlePolicy, OrAuto, ShardCount, Span, SyncChoice, deserialize_ack_level, parse_ack_level,
+    parse_address,
 };
 use crate::base::AckLevel;
 
@@ -30,16 +33,19 @@ const TYPO_CLOSENESS_MIN: f64 = 0.8;
 pub struct Settings {
     /// Directory of the log; made if it is not there [default: ./tidegate-data]
     #[arg(long, env = "TIDEGATE_DATA", value_name = "DIR")]
+    #[serde(deserialize_with = "path")]
     pub data: Option<PathBuf>,
     /// Address of the data port; may be given more than once [default: 127.0.0.1:8080]
-    #[arg(long, env = "TIDEGATE_LISTEN", value_name = "ADDR", value_delimiter = ',')]
+    #[arg(long, env = "TIDEGATE_LISTEN", value_name = "ADDR", value_delimiter = ',', value_parser = parse_address)]
     #[serde(deserialize_with = "one_or_more_addresses")]
     pub listen: Option<Vec<SocketAddr>>,
     /// Address of the admin port [default: 127.0.0.1:8081]
-    #[arg(long, env = "TIDEGATE_ADMIN", value_name = "ADDR")]
+    #[arg(long, env = "TIDEGATE_ADMIN", value_name = "ADDR", value_parser = parse_address)]
+    #[serde(deserialize_with = "one_address")]
     pub admin: Option<SocketAddr>,
     /// Key file: who may send, and how much; without one everybody may [default: none]
     #[arg(long, env = "TIDEGATE_TENANTS", value_name = "FILE")]
+    #[serde(deserialize_with = "path")]
     pub tenants: Option<PathBuf>,
     /// Tenants the log has numbers for, 1 to 65535, counting those that have left [default: 16384]
     #[arg(long, env = "TIDEGATE_TENANTS_MAX", value_name = "N")]
@@ -54,15 +60,15 @@ pub struct Settings {
     /// Shards to run: auto or a number [default: auto]
     #[arg(long, env = "TIDEGATE_SHARDS", value_name = "N", help_heading = "Cores")]
     pub shards: Option<ShardCount>,
-    /// Cores the shards run on, as in 0,2-5 [default: all but the writer's]
+    /// Cores the shards run on, as in 0,2-5; auto: all but the writer's [default: auto]
     #[arg(long, env = "TIDEGATE_SHARD_CORES", value_name = "LIST", help_heading = "Cores")]
-    pub shard_cores: Option<CoreList>,
-    /// Cores the writers run on, one writer for each [default: the last core]
+    pub shard_cores: Option<OrAuto<CoreList>>,
+    /// Cores the writers run on, one writer for each; auto: the last core [default: auto]
     #[arg(long, env = "TIDEGATE_WRITER_CORES", value_name = "LIST", help_heading = "Cores")]
-    pub writer_cores: Option<CoreList>,
-    /// Core of the control thread [default: the first writer's]
+    pub writer_cores: Option<OrAuto<CoreList>>,
+    /// Core of the control thread; auto: the first writer's [default: auto]
     #[arg(long, env = "TIDEGATE_CONTROL_CORE", value_name = "N", help_heading = "Cores")]
-    pub control_core: Option<usize>,
+    pub control_core: Option<OrAuto<usize>>,
     /// What a shard without work does: adaptive, spin or park [default: adaptive]
     #[arg(long, env = "TIDEGATE_IDLE", value_name = "POLICY", help_heading = "Cores")]
     pub idle: Option<IdlePolicy>,
@@ -109,7 +115,7 @@ pub struct Settings {
     /// Bytes of one receive buffer, 1KiB to 1MiB [default: 16KiB]
     #[arg(long, env = "TIDEGATE_RECEIVE_BUFFER_BYTES", value_name = "SIZE", help_heading = "Memory")]
     pub receive_buffer_bytes: Option<ByteSize>,
-    /// Pool of one shard for spanning events and answers, from 4MiB on [default: 64MiB]
+    /// Pool of one shard for spanning events and answers, from 8MiB on [default: 64MiB]
     #[arg(long, env = "TIDEGATE_POOL_BYTES", value_name = "SIZE", help_heading = "Memory")]
     pub pool_bytes: Option<ByteSize>,
 
@@ -323,17 +329,55 @@ pub fn unknown_variables(names: impl Iterator<Item = String>) -> Vec<String> {
     unknown
 }
 
+/// What is wrong with a value of the environment, under the name of its variable: clap names the flag, whoever gave the
+/// value. `None` if it was not the environment that `error` is about. `arguments` are the command line.
+#[must_use]
+pub fn refused_variable(error: &clap::Error, arguments: &[OsString]) -> Option<ConfigError> {
+    let is_given = |flag: &str| arguments.iter().any(|given| given.to_string_lossy().split('=').next() == Some(flag));
+    if error.kind() == ErrorKind::InvalidUtf8 && arguments.iter().all(|argument| argument.to_str().is_some()) {
+        // The one error that says nothing of what it is about. Paths may be any bytes.
+        let names = KEYS.iter().filter(|key| !["data", "tenants"].contains(*key) && !is_given(&flag_name(key)));
+        let wrong = |name: &String| std::env::var_os(name).is_some_and(|value| value.to_str().is_none());
+        let given = names.map(|key| environment_name(key)).find(wrong)?;
+        return Some(ConfigError::Refused { given, problem: "the value is not UTF-8".to_owned() });
+    }
+    let Some(ContextValue::String(argument)) = error.get(ContextKind::InvalidArg) else { return None };
+    // As in `--shards <N>` and `--allow-anonymous[=<BOOL>]`.
+    let flag = argument.split([' ', '[']).next().filter(|flag| !is_given(flag))?;
+    let name = environment_name(&flag.trim_start_matches('-').replace('-', "_"));
+    let value = std::env::var_os(&name)?;
+    let reason = std::error::Error::source(error).map(ToString::to_string);
+    Some(ConfigError::Refused {
+        given: format!("{name}={}", value.display()),
+        problem: reason.unwrap_or_else(|| format!("there must be a value, or no {name} at all")),
+    })
+}
+
 fn one_or_more_addresses<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<SocketAddr>>, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged, expecting = "expected ADDRESS:PORT as in \"127.0.0.1:8080\", or a list of them")]
     enum OneOrMore {
-        One(SocketAddr),
-        More(Vec<SocketAddr>),
+        One(String),
+        More(Vec<String>),
     }
-    Ok(Some(match OneOrMore::deserialize(deserializer)? {
+    let texts = match OneOrMore::deserialize(deserializer)? {
         OneOrMore::One(address) => vec![address],
         OneOrMore::More(addresses) => addresses,
-    }))
+    };
+    texts.iter().map(|text| parse_address(text).map_err(de::Error::custom)).collect::<Result<_, _>>().map(Some)
+}
+
+fn one_address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SocketAddr>, D::Error> {
+    parse_address(&String::deserialize(deserializer)?).map(Some).map_err(de::Error::custom)
+}
+
+/// A path, and not the empty one, which would be the directory the server happens to be started in.
+fn path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PathBuf>, D::Error> {
+    let path = PathBuf::deserialize(deserializer)?;
+    if path.as_os_str().is_empty() {
+        return Err(de::Error::custom("expected a path, not an empty text"));
+    }
+    Ok(Some(path))
 }
 
 #[cfg(test)]
@@ -409,7 +453,7 @@ mod tests {
         "#;
         let settings = parse_file(text, Path::new("t.toml")).unwrap();
         assert_eq!(settings.listen.map(|addresses| addresses.len()), Some(2));
-        assert_eq!(settings.writer_cores, Some(CoreList(vec![6])));
+        assert_eq!(settings.writer_cores, Some(OrAuto::Named(CoreList(vec![6]))));
         assert_eq!(settings.log_buffer_bytes, Some(ByteSize(16 << 20)));
         assert_eq!((settings.ack, settings.idle), (Some(AckLevel::Written), Some(IdlePolicy::Park)));
     }
@@ -433,7 +477,15 @@ mod tests {
         }
         for (text, part) in [
             ("shards = ", "t.toml line 1: "),
-            ("listen = \"localhost\"", "expected ADDRESS:PORT as in \"127.0.0.1:8080\", or a list of them"),
+            ("listen = 8080", "expected ADDRESS:PORT as in \"127.0.0.1:8080\", or a list of them"),
+            (
+                "\nlisten = \"localhost:8080\"",
+                "t.toml line 2: expected ADDRESS:PORT in numbers, as in 127.0.0.1:8080 or ",
+            ),
+            ("listen = [\"127.0.0.1:1\", \"localhost:2\"]", "names as in localhost:8080 are not looked up"),
+            ("\nadmin = \"localhost:8080\"", "t.toml line 2: expected ADDRESS:PORT in numbers"),
+            ("\ndata = \"\"", "t.toml line 2: expected a path, not an empty text"),
+            ("\n\ntenants = \"\"", "t.toml line 3: expected a path, not an empty text"),
         ] {
             let message = parse_file(text, Path::new("t.toml")).unwrap_err().to_string();
             assert!(message.contains(part) && !message.contains('\n'), "{message}");

@@ -18,7 +18,7 @@ mod tail;
 mod verify;
 
 pub use cat::{CatError, CatOptions, CatSummary, cat};
-pub use reader::{Event, LogReader, StoredChunk};
+pub use reader::{Event, LogReader, StoredChunk, expect_data_directory};
 pub use tail::ReadError;
 pub use verify::{VerifyReport, WriterReport, verify, verify_storages};
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::tail::{ReadError, Tail};
 use crate::base::{Position, TenantId, WriterId};
 use crate::record::{ChunkHeader, ChunkKind, Records};
-use crate::sys::storage::{FileStorage, Follower, ReadStorage};
+use crate::sys::storage::{self, FileStorage, Follower, ReadStorage};
 
 /// One event as it was stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -198,6 +198,28 @@ fn open_tail(data: &Path, writer: WriterId) -> Result<Tail, ReadError> {
     let storage = FileStorage::open(&directory)
         .map_err(|error| ReadError::Io { what: format!("opening {}", directory.display()), error })?;
     Ok(Tail::new(writer, Box::new(storage)))
+}
+
+/// Refuses a directory in which no server has kept a log: nothing in it can be missing, so it would pass for sound. A
+/// data directory has a lock file from its server's first start on, and writers' directories soon after; a copy of a log
+/// may be without the former.
+///
+/// # Errors
+/// [`ReadError::NoLog`] if it is none, [`ReadError::Io`] if that cannot be told.
+pub fn expect_data_directory(data: &Path) -> Result<(), ReadError> {
+    let shown = data.display();
+    if !data.is_dir() {
+        return Err(ReadError::NoLog(format!("{shown} is not a data directory")));
+    }
+    let found = writers(data).and_then(|writers| Ok(!writers.is_empty() || storage::was_held(data)?));
+    match found {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(ReadError::NoLog(format!(
+            "{shown} is not a data directory: no server has kept a log in it (there is neither a LOCK of a server's nor a \
+             writer-00); name by --data what `tidegate serve` was given"
+        ))),
+        Err(error) => Err(ReadError::Io { what: format!("looking for a log in {shown}"), error }),
+    }
 }
 
 /// The writers that have a directory in `data`, ascending.

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::reader::{directory_name, writers};
+use super::reader::{directory_name, expect_data_directory, writers};
 use super::tail::ReadError;
 use super::{READ_BYTES, segment_epoch, segment_name};
 use crate::base::{Epoch, WriterId};
@@ -62,12 +62,10 @@ pub struct WriterReport {
 /// Checks the data directory `data`.
 ///
 /// # Errors
-/// [`ReadError::NoLog`] if there is no such directory, [`ReadError::Io`] if something cannot be read. Damage is in the
-/// report.
+/// [`ReadError::NoLog`] if that is not what it is, [`ReadError::Io`] if something cannot be read. Damage is in the report.
 pub fn verify(data: &Path) -> Result<VerifyReport, ReadError> {
-    if !data.is_dir() {
-        return Err(ReadError::NoLog(format!("{} is not a data directory", data.display())));
-    }
+    // Before anything is written: a follower leaves a directory in what is somebody else's.
+    expect_data_directory(data)?;
     let io = |what: String| move |error| ReadError::Io { what, error };
     let found = writers(data).map_err(io(format!("listing {}", data.display())))?;
     // Keeps retention away meanwhile; where that is not allowed, a segment that goes is met as one that is missing.

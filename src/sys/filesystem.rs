@@ -60,9 +60,10 @@ const KINDS: [(u32, &str); 9] = [
 /// Looks at the filesystem that holds `directory`, or will hold it: its nearest existing ancestor is asked.
 ///
 /// # Errors
-/// The errno of stat(2) or statfs(2): EACCES for a directory that may not be entered.
+/// The errno of stat(2) or statfs(2): EACCES for a directory that may not be entered, ENOTDIR where there is or would have
+/// to be a file on the way.
 pub fn inspect(directory: &Path) -> io::Result<Filesystem> {
-    let existing = nearest_existing(directory);
+    let existing = nearest_existing(directory)?;
     let path = CString::new(existing.as_os_str().as_bytes())?;
     let mut stats = MaybeUninit::<libc::statfs>::uninit();
     // SAFETY: the path ends in NUL, and the struct is ours to fill in.
@@ -84,9 +85,25 @@ pub fn inspect(directory: &Path) -> io::Result<Filesystem> {
     })
 }
 
-fn nearest_existing(directory: &Path) -> PathBuf {
-    let absolute = std::path::absolute(directory).unwrap_or_else(|_| directory.to_owned());
-    absolute.ancestors().find(|path| path.is_dir()).unwrap_or(Path::new("/")).to_owned()
+fn nearest_existing(directory: &Path) -> io::Result<PathBuf> {
+    let absolute = std::path::absolute(directory)?;
+    for path in absolute.ancestors() {
+        match fs::metadata(path) {
+            Ok(found) if found.is_dir() => return Ok(path.to_owned()),
+            Ok(_) => return Err(io::Error::from_raw_os_error(libc::ENOTDIR)),
+            // mkdir(2) does not follow a link that leads nowhere: no directory can be made under its name.
+            Err(_) if fs::symlink_metadata(path).is_ok_and(|link| link.is_symlink()) => {
+                return Err(io::Error::new(
+                    io::ErrorKind::NotFound,
+                    format!("{} is a link that leads nowhere", path.display()),
+                ));
+            }
+            // Nothing there, or a file further up.
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(PathBuf::from("/"))
 }
 
 /// Opens a file without a name, so that a look leaves no trace. EINVAL is the filesystem's "no O_DIRECT"; other errors
@@ -126,6 +143,23 @@ mod tests {
         assert!(here.total_bytes >= here.free_bytes && here.total_bytes > 0);
         assert_eq!((here.kind, here.device), (below.kind, below.device));
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0, "the look leaves nothing behind");
+    }
+
+    #[test]
+    fn what_no_directory_can_be_made_of_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let (file, link) = (directory.path().join("file"), directory.path().join("link"));
+        fs::write(&file, "").unwrap();
+        std::os::unix::fs::symlink(directory.path().join("nowhere"), &link).unwrap();
+        for path in [file.clone(), file.join("below"), file.join("far/below")] {
+            assert_eq!(inspect(&path).unwrap_err().kind(), io::ErrorKind::NotADirectory, "{}", path.display());
+        }
+        for path in [link.clone(), link.join("below")] {
+            let said = inspect(&path).unwrap_err().to_string();
+            assert!(said.ends_with("link is a link that leads nowhere"), "{said}");
+        }
+        fs::create_dir(directory.path().join("nowhere")).unwrap();
+        assert!(inspect(&link).is_ok() && inspect(&link.join("below")).is_ok());
     }
 
     #[test]

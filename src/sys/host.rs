@@ -2,15 +2,25 @@
 
 use std::fs;
 use std::io;
+use std::mem::MaybeUninit;
 use std::path::Path;
 
 /// A resource limit's value for "no limit".
 pub const UNLIMITED: u64 = u64::MAX;
 
-/// The kernel's release, as in `6.18.44-generic`; empty if /proc does not say.
+/// The kernel's release, as in `6.18.44-generic`. From uname(2), which also answers where /proc is not mounted.
 #[must_use]
 pub fn kernel_release() -> String {
-    fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned()
+    let mut name = MaybeUninit::<libc::utsname>::zeroed();
+    // SAFETY: the struct is ours to fill in.
+    let filled = unsafe { libc::uname(name.as_mut_ptr()) } == 0;
+    assert!(filled, "uname(2) fails for a bad address only");
+    // SAFETY: uname returned 0, so it filled the struct in; all zeros would be a value too.
+    let release = unsafe { name.assume_init() }.release;
+    let letters = release.iter().take_while(|letter| **letter != 0);
+    // The type of a C character differs between architectures; a release is ASCII.
+    #[allow(clippy::unnecessary_cast, reason = "c_char is i8 on x86-64 and u8 on aarch64")]
+    letters.map(|letter| char::from(*letter as u8)).collect()
 }
 
 /// The machine's memory in bytes.
@@ -160,9 +170,8 @@ pub fn huge_pages() -> HugePages {
 pub enum RingRefusal {
     /// `kernel.io_uring_disabled` is not 0.
     Disabled,
-    /// The kernel has none of the set-up flags of Linux 6.1, or no io_uring at all.
-    TooOld,
-    /// Another errno: EPERM under a seccomp filter, ENOMEM at the memlock limit.
+    /// Another errno: EPERM or ENOSYS under a seccomp filter, ENOMEM at the memlock limit, and from kernels without the
+    /// set-up flags of Linux 6.1 EINVAL.
     Errno(i32),
 }
 
@@ -181,7 +190,6 @@ pub fn probe_rings() -> Result<(), RingRefusal> {
     };
     match ring.map_err(|error| error.raw_os_error().unwrap_or(0)) {
         Ok(_) => Ok(()),
-        Err(libc::EINVAL | libc::ENOSYS) => Err(RingRefusal::TooOld),
         Err(libc::EPERM) if disabled() => Err(RingRefusal::Disabled),
         Err(errno) => Err(RingRefusal::Errno(errno)),
     }

@@ -99,6 +99,19 @@ pub fn server_runs(directory: &Path) -> io::Result<bool> {
     }
 }
 
+/// Whether a server ever held `directory`: its lock file stays. Other programs have files of that name too (RocksDB's is
+/// empty), so it must hold what a server writes into it.
+///
+/// # Errors
+/// What the system answered; a directory without a lock file was held by nobody.
+pub fn was_held(directory: &Path) -> io::Result<bool> {
+    match fs::read(directory.join(LOCK_NAME)) {
+        Ok(bytes) => Ok(std::str::from_utf8(&bytes).is_ok_and(|text| text.trim().parse::<u32>().is_ok())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 fn whole_file(kind: libc::c_int) -> libc::flock {
     // SAFETY: flock is plain integers, for which all zeros is a value: start 0 and length 0 are the whole file, and
     // l_pid must be 0 for an open-file-description lock.
@@ -140,14 +153,14 @@ mod tests {
     fn a_second_server_is_refused_and_told_the_first_ones_pid() {
         let directory = tempfile::tempdir().unwrap();
         let data = directory.path().join("made/on/the/way");
-        assert!(!server_runs(&data).unwrap());
+        assert!(!server_runs(&data).unwrap() && !was_held(&data).unwrap());
         let lock = DataLock::acquire(&data).unwrap();
         assert!(server_runs(&data).unwrap());
         let refused = DataLock::acquire(&data).unwrap_err();
         assert!(matches!(refused, LockError::Held { pid: Some(pid), .. } if pid == std::process::id()));
         assert!(refused.to_string().contains("in use by another server"));
         drop(lock);
-        assert!(!server_runs(&data).unwrap());
+        assert!(!server_runs(&data).unwrap() && was_held(&data).unwrap());
         DataLock::acquire(&data).unwrap();
     }
 }

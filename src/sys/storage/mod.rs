@@ -33,7 +33,7 @@ pub use aligned::AlignedBytes;
 pub use direct::DirectStorage;
 pub use files::FileStorage;
 pub use follower::Follower;
-pub use lock::{DataLock, LockError, server_runs};
+pub use lock::{DataLock, LockError, server_runs, was_held};
 
 use super::memory::Region;
 use crate::base::Epoch;
