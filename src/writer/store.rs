@@ -151,7 +151,12 @@ impl Store {
         self.storage.rename(&name, &FileName::Segment(header.epoch).text())?;
         self.storage.sync_dir()?;
         self.next_epoch = Epoch(header.epoch.0 + 1);
-        self.live.push(Live { epoch: header.epoch, bytes: header.segment_bytes, created_unix_ns: now_unix_ns });
+        self.live.push(Live {
+            epoch: header.epoch,
+            bytes: header.segment_bytes,
+            created_unix_ns: now_unix_ns,
+            newest_unix_ns: now_unix_ns,
+        });
         *end = Cursor::at_start_of(&header);
         self.mark(DurableMark { epoch: end.epoch, end: end.offset });
         Ok(Active { file, epoch: header.epoch })
@@ -307,6 +312,13 @@ impl Store {
             recyclable: recyclable as u64,
             free_bytes: if self.disk_full { 0 } else { self.free_bytes },
             reserve_bytes: self.config.reserve_bytes,
+        }
+    }
+
+    /// Notes that the active segment may have been written to at this time.
+    pub(super) fn note_time(&mut self, now_unix_ns: u64) {
+        if let Some(active) = self.live.last_mut() {
+            active.newest_unix_ns = active.newest_unix_ns.max(now_unix_ns);
         }
     }
 

@@ -260,6 +260,7 @@ impl Writer {
     }
 
     fn retire(&mut self, now: Now) -> Result<(), WriterFailure> {
+        self.store.note_time(now.unix_ns);
         let retired = self.store.retire(now.unix_ns);
         let retired = self.checked(retired, FailureStage::Prepare)?;
         self.metrics.segments_retired.add(retired as u64);
