@@ -34,6 +34,9 @@ impl fmt::Display for Outcome {
             Self::DrainTimedOut => f.write_str(
                 "the drain took too long and was cut off: requests in flight got no answer; --drain-timeout gives more time",
             ),
+            Self::WriterFailed(failure) if failure.is_displaced() => {
+                write!(f, "stopped because {failure}")
+            }
             Self::WriterFailed(failure) => write!(
                 f,
                 "stopped because {failure}; what was acknowledged as durable before is on disk: mend the disk, then start again"

@@ -10,7 +10,7 @@ use super::segment::{FileName, Live, Room, retire_count};
 use crate::base::{Epoch, MIB, PAGE_BYTES, align_up};
 use crate::record::walk::Cursor;
 use crate::record::{SEGMENT_HEADER_BYTES, SegmentHeader};
-use crate::sys::storage::{AlignedBytes, Background, DurableMark, FileId, Storage};
+use crate::sys::storage::{AlignedBytes, Background, Displaced, DurableMark, FileId, Storage};
 
 /// Zeros to write in the background at a time while the log stands still: a group that comes then waits behind them for
 /// a few hundred microseconds of a fast disk.
@@ -313,6 +313,12 @@ impl Store {
             free_bytes: if self.disk_full { 0 } else { self.free_bytes },
             reserve_bytes: self.config.reserve_bytes,
         }
+    }
+
+    /// What was taken away from under the writer; `None` if nothing was.
+    pub(super) fn displaced(&mut self, active: Active) -> Option<Displaced> {
+        // A check that fails, for want of a permission perhaps, says nothing of the log.
+        self.storage.displaced(active.file, &FileName::Segment(active.epoch).text()).unwrap_or(None)
     }
 
     /// Notes that the active segment may have been written to at this time.
