@@ -90,6 +90,8 @@ pub struct WriterStatus {
     state: AtomicU8,
     stage: AtomicU8,
     errno: AtomicI32,
+    /// Why followers cannot be looked at; 0 if they can.
+    followers_errno: AtomicI32,
 }
 
 impl Default for WriterStatus {
@@ -98,6 +100,7 @@ impl Default for WriterStatus {
             state: AtomicU8::new(WriterState::Starting as u8),
             stage: AtomicU8::new(0),
             errno: AtomicI32::new(0),
+            followers_errno: AtomicI32::new(0),
         }
     }
 }
@@ -139,6 +142,18 @@ impl WriterStatus {
         if self.state() != WriterState::Poisoned {
             self.state.store(state as u8, Ordering::Release);
         }
+    }
+
+    /// The errno that looking at followers failed with when it was last tried; 0 if it did not. Retention then keeps
+    /// everything, and nothing else suffers.
+    #[must_use]
+    pub fn followers_errno(&self) -> i32 {
+        self.followers_errno.load(Ordering::Relaxed)
+    }
+
+    /// Notes it. Only the writer calls this.
+    pub fn set_followers_errno(&self, errno: i32) {
+        self.followers_errno.store(errno, Ordering::Relaxed);
     }
 
     /// Records the first failure for good.

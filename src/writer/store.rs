@@ -47,6 +47,8 @@ pub(super) struct Store {
     free_bytes: u64,
     /// What followers needed when last looked at.
     followers_need: Option<Epoch>,
+    /// Why that could not be looked at; 0 if it could.
+    followers_errno: i32,
     /// Zeros to write in the background at a time.
     zero_bytes: usize,
     /// The disk was full at the last attempt to prepare; not tried again before the next look at it.
@@ -102,6 +104,7 @@ impl Store {
             page: AlignedBytes::zeroed(SEGMENT_HEADER_BYTES),
             free_bytes,
             followers_need: None,
+            followers_errno: 0,
             zero_bytes: ZERO_BYTES_MIN,
             disk_full: false,
         })
@@ -290,7 +293,7 @@ impl Store {
     pub(super) fn look_at_disk(&mut self) -> io::Result<()> {
         self.free_bytes = self.storage.free_bytes()?;
         if self.config.retention_bytes.is_some() {
-            self.followers_need = self.storage.followers_need()?;
+            self.followers_need = self.look_at_followers();
         }
         self.disk_full = false;
         Ok(())
@@ -315,6 +318,19 @@ impl Store {
         }
     }
 
+    /// What followers need. Everything, if that cannot be looked at: what is there may be another user's, who reads what
+    /// would be retired, and is no reason to stop taking events.
+    fn look_at_followers(&mut self) -> Option<Epoch> {
+        let needed = self.storage.followers_need();
+        self.followers_errno = needed.as_ref().err().map_or(0, |error| error.raw_os_error().unwrap_or(libc::EIO));
+        needed.unwrap_or(Some(Epoch(0)))
+    }
+
+    /// Why followers could not be looked at the last time; 0 if they could.
+    pub(super) fn followers_errno(&self) -> i32 {
+        self.followers_errno
+    }
+
     /// What was taken away from under the writer; `None` if nothing was.
     pub(super) fn displaced(&mut self, active: Active) -> Option<Displaced> {
         // A check that fails, for want of a permission perhaps, says nothing of the log.
@@ -334,7 +350,7 @@ impl Store {
         if retire_count(&self.live, 0, retention, now_unix_ns, None) == 0 {
             return Ok(0);
         }
-        let followers_need = self.storage.followers_need()?;
+        let followers_need = self.look_at_followers();
         let count = retire_count(&self.live, 0, retention, now_unix_ns, followers_need);
         for retired in 0..count {
             if !self.retire_oldest()? {
@@ -351,7 +367,7 @@ impl Store {
         self.storage.rename(&segment, &retired)?;
         // A follower registers and then looks whether its segment is there; here the name goes and then the followers
         // are looked at. One of the two sees the other.
-        if self.storage.followers_need()?.is_some_and(|needed| needed <= oldest.epoch) {
+        if self.look_at_followers().is_some_and(|needed| needed <= oldest.epoch) {
             self.storage.rename(&retired, &segment)?;
             return Ok(false);
         }

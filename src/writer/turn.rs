@@ -278,6 +278,7 @@ impl Writer {
         self.store.note_time(now.unix_ns);
         let retired = self.store.retire(now.unix_ns);
         let retired = self.checked_names(retired)?;
+        self.status.set_followers_errno(self.store.followers_errno());
         self.metrics.segments_retired.add(retired as u64);
         Ok(())
     }

@@ -35,7 +35,8 @@ pub struct DirectStorage {
 }
 
 impl DirectStorage {
-    /// Opens `DATA/writer-NN`, making it if it is not there, and probes its disk.
+    /// Opens `DATA/writer-NN`, making it if it is not there, and probes its disk. Also makes `DATA/followers`, which then is the
+    /// server's whoever reads first, and removes what dead readers left in it.
     ///
     /// # Errors
     /// What the system answered.
@@ -45,6 +46,7 @@ impl DirectStorage {
             fs::create_dir_all(&path)?;
             fs::File::open(data)?.sync_all()?;
         }
+        follower::prepare(data)?;
         let mut files = Files::new(&path, true)?;
         let facts = probe::probe(&mut files, sync)?;
         let mark = MarkFile::open(files.directory())?;

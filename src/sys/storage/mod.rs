@@ -318,7 +318,8 @@ pub trait Storage: ReadStorage {
     /// The oldest segment a registered follower still needs; `None` if there is no follower.
     ///
     /// # Errors
-    /// What the system answered; then nothing may be retired.
+    /// What the system answered; then nothing may be retired, and nothing else is wrong: readers of other users make what is
+    /// looked at here.
     fn followers_need(&mut self) -> io::Result<Option<Epoch>>;
 
     /// Makes the regions known to the kernel, so that writes from them skip the pinning of pages. Once, before
