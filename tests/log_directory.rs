@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rig::{Rig, small};
-use tidegate::base::{WriterId};
+use tidegate::base::{TenantId, WriterId};
 use tidegate::handoff::{FailureStage, WriterFailure};
+use tidegate::log::holds_named_events;
 use tidegate::sys::storage::{
     DataLock, DirectStorage, ReadStorage as _, Storage as _, SyncChoice,
 };
@@ -106,4 +107,17 @@ fn a_log_that_was_moved_leaves_the_one_in_its_place_alone() {
     moved.remove("0000000000000001.retired").unwrap();
     assert!(!names(&mut moved).contains(&"0000000000000001.segment".to_owned()));
     assert!(names(&mut other).contains(&"0000000000000001.segment".to_owned()));
+}
+
+#[test]
+fn named_events_are_found_in_whichever_segment_they_begin() {
+    let home = tempfile::tempdir().unwrap();
+    for (tenant, expected) in [(0, false), (0, false), (7, true), (0, true)] {
+        let mut rig = rig(home.path(), 0);
+        let shard = &mut rig.shards[0];
+        assert!(shard.place(0, b"{}", tenant) && shard.seal_and_offer());
+        rig.stop();
+        assert_eq!(holds_named_events(home.path()).unwrap(), expected, "after {:?}", TenantId(tenant));
+    }
+    assert!(!holds_named_events(tempfile::tempdir().unwrap().path()).unwrap(), "a new directory");
 }
