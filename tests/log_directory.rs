@@ -4,15 +4,17 @@
 mod rig;
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rig::{Rig, small};
 use tidegate::base::{TenantId, WriterId};
 use tidegate::handoff::{FailureStage, WriterFailure};
-use tidegate::log::holds_named_events;
+use tidegate::log::{holds_named_events, verify_storages};
+use tidegate::sys::storage::faulty::{FaultyDisk, FaultyStorage};
 use tidegate::sys::storage::{
-    DataLock, DirectStorage, ReadStorage as _, Storage as _, SyncChoice,
+    DataLock, DirectStorage, DurableMark, Entry, FileId, ReadStorage, Storage as _, SyncChoice,
 };
 use tidegate::writer::WriterConfig;
 
@@ -107,6 +109,72 @@ fn a_log_that_was_moved_leaves_the_one_in_its_place_alone() {
     moved.remove("0000000000000001.retired").unwrap();
     assert!(!names(&mut moved).contains(&"0000000000000001.segment".to_owned()));
     assert!(names(&mut other).contains(&"0000000000000001.segment".to_owned()));
+}
+
+#[test]
+fn reading_a_copy_makes_nothing_in_it() {
+    let (_home, data, lock, rig) = serving();
+    rig.stop();
+    drop(lock);
+    fs::remove_dir(data.join("followers")).unwrap();
+    assert!(tidegate::log::verify(&data).unwrap().sound);
+    assert!(!data.join("followers").exists());
+}
+
+/// A log in which the first listing names a file that is gone when it is opened.
+struct Vanishing {
+    storage: FaultyStorage,
+    listed: u32,
+}
+
+impl ReadStorage for Vanishing {
+    fn list(&mut self) -> io::Result<Vec<Entry>> {
+        let mut entries = self.storage.list()?;
+        self.listed += 1;
+        if self.listed == 1 {
+            entries.push(Entry { name: "00000000000000ff.segment".to_owned(), bytes: 8192 });
+        }
+        Ok(entries)
+    }
+
+    fn open(&mut self, name: &str) -> io::Result<FileId> {
+        self.storage.open(name)
+    }
+
+    fn close(&mut self, file: FileId) {
+        self.storage.close(file);
+    }
+
+    fn read_at(&mut self, file: FileId, offset: u64, into: &mut [u8]) -> io::Result<usize> {
+        self.storage.read_at(file, offset, into)
+    }
+
+    fn sync(&mut self, file: FileId) -> io::Result<()> {
+        self.storage.sync(file)
+    }
+
+    fn is_still(&mut self, file: FileId, name: &str) -> io::Result<bool> {
+        self.storage.is_still(file, name)
+    }
+
+    fn durable_mark(&mut self) -> io::Result<Option<DurableMark>> {
+        self.storage.durable_mark()
+    }
+
+    fn server_runs(&mut self) -> io::Result<bool> {
+        self.storage.server_runs()
+    }
+}
+
+#[test]
+fn verify_looks_again_when_a_file_goes_before_it_is_opened() {
+    let disk = FaultyDisk::new(1);
+    let mut rig = Rig::open(&small(Path::new("simulated")), Box::new(disk.storage()), 1).unwrap();
+    rig.send(0, b"{}");
+    rig.stop();
+    let vanishing = Vanishing { storage: disk.storage(), listed: 0 };
+    let report = verify_storages(vec![(WriterId(0), Box::new(vanishing))]).unwrap();
+    assert!(report.sound && report.events == 1, "counted once: {report:?}");
 }
 
 #[test]
