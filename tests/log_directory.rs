@@ -6,12 +6,13 @@ mod rig;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use rig::{Rig, small};
-use tidegate::base::{TenantId, WriterId};
+use tidegate::base::{Epoch, Position, Seq, ShardId, TenantId, WriterId};
 use tidegate::handoff::{FailureStage, WriterFailure};
-use tidegate::log::{holds_named_events, verify_storages};
+use tidegate::log::{CatOptions, LogReader, cat, holds_named_events, verify_storages};
 use tidegate::sys::storage::faulty::{FaultyDisk, FaultyStorage};
 use tidegate::sys::storage::{
     DataLock, DirectStorage, DurableMark, Entry, FileId, ReadStorage, Storage as _, SyncChoice,
@@ -109,6 +110,50 @@ fn a_log_that_was_moved_leaves_the_one_in_its_place_alone() {
     moved.remove("0000000000000001.retired").unwrap();
     assert!(!names(&mut moved).contains(&"0000000000000001.segment".to_owned()));
     assert!(names(&mut other).contains(&"0000000000000001.segment".to_owned()));
+}
+
+#[test]
+fn who_follows_from_a_position_lets_other_writers_go() {
+    let home = tempfile::tempdir().unwrap();
+    for writer in 0..2 {
+        let mut rig = rig(home.path(), writer);
+        rig.send(0, b"{}");
+        rig.stop();
+    }
+    let mut reader = LogReader::open(home.path()).unwrap();
+    assert_eq!(storage(home.path(), 1).followers_need().unwrap(), Some(Epoch(0)));
+    let from = Position { writer: WriterId(0), shard: ShardId(0), seq: Seq(1), index: 0 };
+    reader.seek(from).unwrap();
+    assert_eq!(storage(home.path(), 0).followers_need().unwrap(), Some(Epoch(1)));
+    let needed = storage(home.path(), 1).followers_need().unwrap();
+    assert!(needed.is_none_or(|needed| needed > Epoch(u64::MAX / 2)), "{needed:?} is still kept");
+    assert!(reader.not_registered().is_none());
+}
+
+#[test]
+fn a_reader_that_cannot_register_is_told_once_and_reads_on() {
+    let (_home, data, lock, mut rig) = serving();
+    rig.settle().unwrap();
+    fs::remove_dir(data.join("followers")).unwrap();
+    let told = |follow: bool, from: Option<&str>| {
+        let from = from.map(|from| from.parse().unwrap());
+        let options = CatOptions { directory: data.clone(), follow, from, ..CatOptions::default() };
+        let mut told = Vec::new();
+        let mut warn = |why: &io::Error| told.push(why.kind());
+        let mut out = Vec::new();
+        // Following, it ends at once; what it prints is the other reader's to show.
+        let printed = cat(&options, &mut |_| None, &mut warn, &mut out, &AtomicBool::new(follow)).unwrap();
+        assert!(follow || printed.events == 1);
+        told
+    };
+    for follow in [false, true] {
+        assert_eq!(told(follow, None), [io::ErrorKind::NotFound]);
+        assert_eq!(told(follow, Some("0-0-1-0")), [io::ErrorKind::NotFound]);
+    }
+    rig.stop();
+    drop(lock);
+    assert_eq!(told(false, None), [], "nothing is removed while no server runs");
+    assert_eq!(told(true, None), [io::ErrorKind::NotFound], "but one may be started");
 }
 
 #[test]

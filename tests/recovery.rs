@@ -300,6 +300,15 @@ fn a_missing_newest_segment_is_refused() {
 }
 
 #[test]
+fn a_log_whose_only_segment_is_missing_is_refused() {
+    let disk = FaultyDisk::new(1);
+    let _ = add_groups(&disk, &[1, 1]);
+    disk.kill();
+    disk.take_away(FIRST);
+    assert_refused(&disk, 1, PAGE, Fault::Missing);
+}
+
+#[test]
 fn recovery_says_how_young_the_events_of_a_segment_are() {
     let (disk, acked) = rolled();
     let recovered = recover(&mut disk.storage(), WriterId(0), u64::MAX).unwrap();
