@@ -195,10 +195,15 @@ fn six_events() -> tempfile::TempDir {
     directory
 }
 
+/// Hears the warnings of a reader that has nothing to be warned of.
+fn all_is_well(why: &io::Error) {
+    panic!("retention will not wait: {why}");
+}
+
 fn printed(options: &CatOptions) -> String {
     let mut out = Vec::new();
     let mut name_of = |tenant: TenantId| (tenant == TenantId(1)).then(|| "ac\"me".to_owned());
-    let summary = cat(options, &mut name_of, &mut out, &AtomicBool::new(false)).unwrap();
+    let summary = cat(options, &mut name_of, &mut all_is_well, &mut out, &AtomicBool::new(false)).unwrap();
     assert_eq!(summary.bytes, out.len() as u64);
     assert_eq!(summary.events, out.iter().filter(|byte| **byte == b'\n').count() as u64);
     String::from_utf8(out).unwrap()
@@ -232,16 +237,19 @@ fn cat_says_what_it_cannot_print() {
     let mut name_of = |_: TenantId| None;
     let stop = AtomicBool::new(false);
     let nowhere = CatOptions { directory: directory.path().join("nowhere"), ..CatOptions::default() };
-    let error = cat(&nowhere, &mut name_of, &mut Vec::new(), &stop).unwrap_err();
+    let error = cat(&nowhere, &mut name_of, &mut all_is_well, &mut Vec::new(), &stop).unwrap_err();
     assert!(error.to_string().contains("not a data directory"), "{error}");
     let mut reader = LogReader::open(directory.path()).unwrap();
     let position = Position { writer: WriterId(7), shard: ShardId(0), seq: Seq(1), index: 0 };
     assert!(matches!(reader.seek(position), Err(ReadError::NoLog(_))));
+    let mut reader = LogReader::open(directory.path()).unwrap();
+    let error = reader.seek("0-0-0-0".parse().unwrap()).unwrap_err().to_string();
+    assert!(error.contains("0-0-0-0 is no event's") && !error.contains("retention"), "{error}");
     // The reader of the output going away is the end, not an error.
     let options = CatOptions { directory: directory.path().to_owned(), ..CatOptions::default() };
     let (reader, mut writer) = io::pipe().unwrap();
     drop(reader);
-    assert!(cat(&options, &mut name_of, &mut writer, &stop).is_ok());
+    assert!(cat(&options, &mut name_of, &mut all_is_well, &mut writer, &stop).is_ok());
 }
 
 #[test]
@@ -267,7 +275,7 @@ fn cat_follow_ends_when_told_and_shows_what_came_meanwhile() {
         let (stop, directory) = (Arc::clone(&stop), directory.path().to_owned());
         move || {
             let options = CatOptions { directory, follow: true, ..CatOptions::default() };
-            cat(&options, &mut |_| None, &mut out, &stop).unwrap()
+            cat(&options, &mut |_| None, &mut all_is_well, &mut out, &stop).unwrap()
         }
     });
     send_numbered(&mut server.shards[0], 0, 200);

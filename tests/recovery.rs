@@ -12,6 +12,7 @@ use tidegate::record::walk::{Damage, Fault, Tail};
 use tidegate::record::{CHUNK_HEADER_BYTES, ChunkHeader, HeaderFault, LinkFault, SegmentFault};
 use tidegate::sys::storage::faulty::FaultyDisk;
 use tidegate::sys::storage::{DirectStorage, DurableMark, SyncChoice};
+use tidegate::writer::recover::recover;
 use tidegate::writer::{OpenError, WriterConfig};
 
 const FIRST: &str = "0000000000000001.segment";
@@ -296,6 +297,25 @@ fn a_missing_newest_segment_is_refused() {
     let mark = disk.mark().unwrap();
     disk.take_away(&format!("{:016x}.segment", mark.epoch.0));
     assert_refused(&disk, mark.epoch.0, PAGE, Fault::Missing);
+}
+
+#[test]
+fn a_log_whose_only_segment_is_missing_is_refused() {
+    let disk = FaultyDisk::new(1);
+    let _ = add_groups(&disk, &[1, 1]);
+    disk.kill();
+    disk.take_away(FIRST);
+    assert_refused(&disk, 1, PAGE, Fault::Missing);
+}
+
+#[test]
+fn recovery_says_how_young_the_events_of_a_segment_are() {
+    let (disk, acked) = rolled();
+    let recovered = recover(&mut disk.storage(), WriterId(0), u64::MAX).unwrap();
+    let newest: Vec<u64> = recovered.live.iter().map(|live| live.newest_unix_ns).collect();
+    assert!(newest.is_sorted() && newest[0] > 1_790_000_000_000_000_000, "{newest:?}");
+    let youngest = acked.iter().map(|event| event.seq).max().unwrap();
+    assert_eq!(newest.last(), Some(&(1_790_000_000_000_000_000 + youngest)));
 }
 
 #[test]

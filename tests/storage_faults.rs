@@ -542,6 +542,20 @@ fn retention_waits_for_followers_and_then_recycles() {
 }
 
 #[test]
+fn followers_that_cannot_be_looked_at_keep_everything_and_stop_nothing() {
+    let disk = FaultyDisk::new(7);
+    let config = WriterConfig { retention_bytes: Some(3 * config().segment_bytes), ..config() };
+    let mut rig = Rig::open(&config, Box::new(disk.storage()), 1).unwrap();
+    disk.fail_followers(libc::EACCES);
+    roll_to(&mut rig, &disk, 8);
+    assert_eq!((oldest(&disk), rig.status.state()), (1, WriterState::Running));
+    assert_eq!(rig.status.followers_errno(), libc::EACCES, "said to whoever watches the writer");
+    disk.set_followers_need(None);
+    rig.turn_after(Duration::from_secs(2)).unwrap();
+    assert_eq!((oldest(&disk), rig.status.followers_errno()), (6, 0));
+}
+
+#[test]
 fn a_log_kept_small_by_retention_is_not_mistaken_for_a_full_disk() {
     let disk = FaultyDisk::new(7);
     // The disk holds what is to be kept, and nothing more.

@@ -219,6 +219,36 @@ fn a_tenants_events_stay_his_across_restarts_and_orders() {
 }
 
 #[test]
+fn a_log_of_tenants_without_its_list_of_names_is_refused() {
+    let home = tempfile::tempdir().expect("a directory for the log");
+    let keys = KeyFile::new();
+    let ((acme, acme_entry), (_, blue_entry)) = (make_key("acme"), make_key("blue"));
+    // A log that had no tenants yet may have them from now on.
+    let mut server = Setup::new().data(home.path()).start();
+    server.ask(&event("", "{\"n\":0}")).expect(202);
+    server.kill9();
+    keys.write(&acme_entry);
+    let mut server = setup(&keys).data(home.path()).start();
+    server.ask(&event(&bearer(&acme), "{\"n\":1}")).expect(202);
+    server.kill9();
+    // With a new list the first in the key file would be given acme's number.
+    keys.write(&(blue_entry + &acme_entry));
+    let list = home.path().join("tenants");
+    let kept = std::fs::read(&list).expect("the list is there");
+    std::fs::remove_file(&list).expect("the list is there");
+    let assert_refused = || {
+        let (code, said) = setup(&keys).data(home.path()).start_refused();
+        assert!(code == 4 && said.contains("tenants is missing or empty, but the log holds"), "{code}: {said}");
+    };
+    assert_refused();
+    std::fs::write(&list, "").expect("the list can be written");
+    assert_refused();
+    std::fs::write(&list, kept).expect("the list can be written");
+    setup(&keys).data(home.path()).start();
+    assert_eq!(cat_of(home.path(), "acme"), "{\"n\":1}\n");
+}
+
+#[test]
 fn a_key_file_that_is_none_stops_the_start() {
     let keys = KeyFile::new();
     keys.write("");

@@ -71,7 +71,8 @@ pub enum BootError {
 impl BootError {
     fn exit_code(&self) -> u8 {
         match self {
-            Self::Keys(KeysError::Numbers(NumbersError::Io { .. } | NumbersError::Line { .. })) => EXIT_HOST,
+            Self::Keys(KeysError::Numbers(NumbersError::Line { .. } | NumbersError::Missing { .. })) => EXIT_DAMAGED,
+            Self::Keys(KeysError::Numbers(NumbersError::Io { .. })) => EXIT_HOST,
             Self::Address { .. } | Self::Log(OpenError::Config(_)) | Self::Keys(_) => EXIT_CONFIG,
             Self::Log(OpenError::Damaged(_)) => EXIT_DAMAGED,
             Self::Log(_) | Self::Host { .. } => EXIT_HOST,

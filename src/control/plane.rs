@@ -130,6 +130,7 @@ async fn watch(
     let mut summarizer = Summarizer::new(&view.metrics);
     let mut shutdown = Shutdown::new(config.drain_timeout, config.poison_linger);
     let mut last_tick = Instant::now();
+    let mut told_of_retention = false;
     loop {
         if signals.take_reload() {
             say(&format_args!("SIGHUP: {}", threads.reload()));
@@ -152,6 +153,10 @@ async fn watch(
         if now - last_tick >= TICK {
             summarizer.tick(&view.metrics, now - last_tick);
             deadlines.expire(now);
+            if let Some(why) = view.retention_stands_still().filter(|_| !told_of_retention) {
+                told_of_retention = true;
+                say(&why);
+            }
             last_tick = now;
         }
         let next = if shutdown.is_ending() { TICK_ENDING } else { TICK.saturating_sub(now - last_tick) };

@@ -6,8 +6,7 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use super::keys::ANONYMOUS;
-use super::say;
-use super::tenant_numbers;
+use super::{say, tenant_numbers};
 use crate::base::TenantId;
 use crate::log::{self, CatError, CatOptions, VerifyReport};
 
@@ -89,7 +88,14 @@ pub fn cat(options: &CatOptions, out: &mut impl Write) -> Result<(), ReadError> 
     // To the log the anonymous tenant has no name.
     let tenant = options.tenant.clone().map(|name| if name == ANONYMOUS { String::new() } else { name });
     let options = CatOptions { tenant, ..options.clone() };
-    match log::cat(&options, &mut name_of, out, &AtomicBool::new(false)) {
+    let mut warn = |why: &io::Error| {
+        say(&format_args!(
+            "this reader cannot be registered in {}/followers ({why}), so retention will not wait for it and may remove events \
+             before they are read: run it as a user who may write there",
+            options.directory.display()
+        ));
+    };
+    match log::cat(&options, &mut name_of, &mut warn, out, &AtomicBool::new(false)) {
         Ok(_) => Ok(()),
         Err(CatError::Read(error)) => Err(error.into()),
         Err(CatError::Write(error)) => Err(ReadError::Output(error)),

@@ -34,6 +34,9 @@ impl fmt::Display for Outcome {
             Self::DrainTimedOut => f.write_str(
                 "the drain took too long and was cut off: requests that had begun were not finished, every acknowledged event is on disk; --drain-timeout gives more time",
             ),
+            Self::WriterFailed(failure) if failure.is_displaced() => {
+                write!(f, "stopped because {failure}")
+            }
             Self::WriterFailed(failure) => write!(
                 f,
                 "stopped because {failure}; what was acknowledged as durable before is on disk: mend the disk, then start again"

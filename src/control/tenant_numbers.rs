@@ -12,6 +12,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use crate::base::TenantId;
+use crate::log::holds_named_events;
 
 /// The file's name in the data directory.
 const FILE: &str = "tenants";
@@ -35,6 +36,11 @@ pub enum NumbersError {
         /// Which line, 1-based.
         line: usize,
     },
+    /// It is not there, or holds nothing, though the log holds events of tenants.
+    Missing {
+        /// Which file.
+        path: PathBuf,
+    },
     /// All numbers are given away.
     UsedUp {
         /// How many there are.
@@ -50,6 +56,12 @@ impl fmt::Display for NumbersError {
                 f,
                 "{} line {line}: expected a number and a name that no other line has; this file says whose events are whose: \
                  restore it from a copy",
+                path.display()
+            ),
+            Self::Missing { path } => write!(
+                f,
+                "{} is missing or empty, but the log holds events of tenants; this file says whose events are whose, and a new \
+                 one would say that they are others': restore it from a copy, or move the data directory away",
                 path.display()
             ),
             Self::UsedUp { tenants_max } => write!(
@@ -96,12 +108,17 @@ pub struct TenantNumbers {
 }
 
 impl TenantNumbers {
-    /// Those of the log at `data`, of which there may be `tenants_max`.
+    /// Those of the log at `data`, of which there may be `tenants_max`. Without a file the log is looked at: there may be none
+    /// only where no event of a tenant is.
     ///
     /// # Errors
     /// [`NumbersError`].
     pub fn open(data: &Path, tenants_max: u32) -> Result<Self, NumbersError> {
-        let by_name = names(data)?.into_iter().map(|(id, name)| (name, id)).collect();
+        let by_name: BTreeMap<_, _> = names(data)?.into_iter().map(|(id, name)| (name, id)).collect();
+        let unreadable = |error| NumbersError::Io { path: data.to_owned(), error };
+        if by_name.is_empty() && holds_named_events(data).map_err(unreadable)? {
+            return Err(NumbersError::Missing { path: data.join(FILE) });
+        }
         Ok(Self { data: data.to_owned(), tenants_max, by_name })
     }
 

@@ -82,6 +82,17 @@ impl ServerView {
         self.writers.iter().find_map(|status| status.failure())
     }
 
+    /// Why retention removes nothing although it is told to, with the fix; `None` while it does.
+    #[must_use]
+    pub fn retention_stands_still(&self) -> Option<String> {
+        let errno = self.writers.iter().map(|status| status.followers_errno()).find(|errno| *errno != 0)?;
+        Some(format!(
+            "followers/ in the data directory cannot be read ({}), so retention removes nothing, since a reader might need it: \
+             let the server's user read what is in there, or remove it while nobody reads the log",
+            std::io::Error::from_raw_os_error(errno)
+        ))
+    }
+
     /// Whether new clients should be sent here.
     #[must_use]
     pub fn readiness(&self) -> Readiness {

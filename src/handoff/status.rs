@@ -27,6 +27,12 @@ pub enum FailureStage {
     Write = 1,
     /// Syncing a segment or the directory.
     Sync = 2,
+    /// Nothing of its own: the file of the active segment was removed or renamed.
+    SegmentGone = 3,
+    /// Nothing of its own: the directory of its log was removed or renamed.
+    DirectoryGone = 4,
+    /// Nothing of its own: the data directory's lock file was removed or replaced.
+    LockGone = 5,
 }
 
 /// Why a writer was poisoned.
@@ -34,8 +40,16 @@ pub enum FailureStage {
 pub struct WriterFailure {
     /// What it did.
     pub stage: FailureStage,
-    /// The errno the kernel answered with; 0 for a write that stayed short.
+    /// The errno the kernel answered with; 0 for a write that stayed short, and where something is gone.
     pub errno: i32,
+}
+
+impl WriterFailure {
+    /// Whether somebody took away what the writer writes to: the disk is not to blame.
+    #[must_use]
+    pub const fn is_displaced(&self) -> bool {
+        matches!(self.stage, FailureStage::SegmentGone | FailureStage::DirectoryGone | FailureStage::LockGone)
+    }
 }
 
 impl fmt::Display for WriterFailure {
@@ -44,6 +58,24 @@ impl fmt::Display for WriterFailure {
             FailureStage::Prepare => "preparing a segment",
             FailureStage::Write => "writing to the log",
             FailureStage::Sync => "syncing the log",
+            FailureStage::SegmentGone => {
+                return f.write_str(
+                    "the file of the active segment was removed or renamed by somebody else: what was acknowledged into it \
+                     may be lost",
+                );
+            }
+            FailureStage::DirectoryGone => {
+                return f.write_str(
+                    "the directory of the log was removed, or moved: events acknowledged since may be lost, or are where it \
+                     was moved to; stop the server before its data directory is touched",
+                );
+            }
+            FailureStage::LockGone => {
+                return f.write_str(
+                    "the data directory's file LOCK was removed or replaced, so that a second server could write to the same \
+                     log: see that there is none, start this one again, and leave that file alone",
+                );
+            }
         };
         match self.errno {
             0 => write!(f, "{stage} failed: the write stayed short"),
@@ -58,11 +90,18 @@ pub struct WriterStatus {
     state: AtomicU8,
     stage: AtomicU8,
     errno: AtomicI32,
+    /// Why followers cannot be looked at; 0 if they can.
+    followers_errno: AtomicI32,
 }
 
 impl Default for WriterStatus {
     fn default() -> Self {
-        Self { state: AtomicU8::new(WriterState::Starting as u8), stage: AtomicU8::new(0), errno: AtomicI32::new(0) }
+        Self {
+            state: AtomicU8::new(WriterState::Starting as u8),
+            stage: AtomicU8::new(0),
+            errno: AtomicI32::new(0),
+            followers_errno: AtomicI32::new(0),
+        }
     }
 }
 
@@ -88,7 +127,10 @@ impl WriterStatus {
             stage: match self.stage.load(Ordering::Relaxed) {
                 0 => FailureStage::Prepare,
                 1 => FailureStage::Write,
-                _ => FailureStage::Sync,
+                2 => FailureStage::Sync,
+                3 => FailureStage::SegmentGone,
+                4 => FailureStage::DirectoryGone,
+                _ => FailureStage::LockGone,
             },
             errno: self.errno.load(Ordering::Relaxed),
         })
@@ -100,6 +142,18 @@ impl WriterStatus {
         if self.state() != WriterState::Poisoned {
             self.state.store(state as u8, Ordering::Release);
         }
+    }
+
+    /// The errno that looking at followers failed with when it was last tried; 0 if it did not. Retention then keeps
+    /// everything, and nothing else suffers.
+    #[must_use]
+    pub fn followers_errno(&self) -> i32 {
+        self.followers_errno.load(Ordering::Relaxed)
+    }
+
+    /// Notes it. Only the writer calls this.
+    pub fn set_followers_errno(&self, errno: i32) {
+        self.followers_errno.store(errno, Ordering::Relaxed);
     }
 
     /// Records the first failure for good.
@@ -127,5 +181,23 @@ mod tests {
         status.set(WriterState::Running);
         assert_eq!((status.state(), status.failure()), (WriterState::Poisoned, Some(first)));
         assert!(first.to_string().contains("syncing the log failed: Input/output error"));
+    }
+
+    #[test]
+    fn every_stage_is_told_as_it_was_recorded() {
+        for (stage, says) in [
+            (FailureStage::Prepare, "preparing a segment failed"),
+            (FailureStage::Write, "writing to the log failed"),
+            (FailureStage::Sync, "syncing the log failed"),
+            (FailureStage::SegmentGone, "the active segment was removed"),
+            (FailureStage::DirectoryGone, "the directory of the log was removed"),
+            (FailureStage::LockGone, "LOCK was removed"),
+        ] {
+            let status = WriterStatus::default();
+            status.poison(WriterFailure { stage, errno: 0 });
+            let failure = status.failure().unwrap();
+            assert_eq!(failure.stage, stage);
+            assert!(failure.to_string().contains(says), "{failure}");
+        }
     }
 }

@@ -11,6 +11,7 @@ use hashbrown::HashMap;
 use super::reader::{Event, LogReader};
 use super::tail::ReadError;
 use crate::base::{Position, TenantId};
+use crate::sys::storage::server_runs;
 
 /// How long a follower that found nothing sleeps before it looks again: a bound on what it adds to the age of an event,
 /// at a few system calls per look.
@@ -68,19 +69,26 @@ impl From<ReadError> for CatError {
 
 /// Prints the events of a data directory to `out` until the end of the log, or, following, until `stop` is set or
 /// `out`'s reader goes away. `name_of` names tenants; it is asked once per tenant, and again later for one it did not
-/// know.
+/// know. `warn` hears, once, why retention may remove events before they are printed, if it may.
 ///
 /// # Errors
 /// [`CatError`].
 pub fn cat(
     options: &CatOptions,
     name_of: &mut dyn FnMut(TenantId) -> Option<String>,
+    warn: &mut dyn FnMut(&io::Error),
     out: &mut dyn Write,
     stop: &AtomicBool,
 ) -> Result<CatSummary, CatError> {
     let mut reader = LogReader::open(&options.directory)?;
     if let Some(from) = options.from {
         reader.seek(from)?;
+    }
+    // Without a server there is no retention now; who follows meets the next one.
+    if let Some(why) =
+        reader.not_registered().filter(|_| options.follow || server_runs(&options.directory).unwrap_or(true))
+    {
+        warn(why);
     }
     let mut printer = Printer {
         out,

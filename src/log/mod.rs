@@ -10,14 +10,17 @@
 //! | is the newest | runs, but there is no mark | everything before the last group that can be seen |
 //! | is the newest | does not run | what recovery would keep, once the reader itself has synced it |
 //!
-//! Readers register as followers, so that retention does not overtake them. They change nothing else.
+//! Readers register as followers, so that retention does not overtake them; where no server has made `followers/`, there is
+//! nothing to register with. They change nothing else.
 
 mod cat;
+mod named;
 mod reader;
 mod tail;
 mod verify;
 
 pub use cat::{CatError, CatOptions, CatSummary, cat};
+pub use named::{holds_named_events, storage_holds_named_events};
 pub use reader::{Event, LogReader, StoredChunk, expect_data_directory};
 pub use tail::ReadError;
 pub use verify::{VerifyReport, WriterReport, verify, verify_storages};

@@ -85,7 +85,7 @@ impl LogReader {
         Self { tails, turn: 0, from: None, data: None, follower: None, not_registered: None }
     }
 
-    /// Why retention will not wait for this reader; `None` if it will.
+    /// Why retention will not wait for this reader, or will for longer than it has to; `None` if all is well.
     #[must_use]
     pub fn not_registered(&self) -> Option<&io::Error> {
         self.not_registered.as_ref()
@@ -95,10 +95,12 @@ impl LogReader {
     /// its writer is read from here on, since a position orders the events of one writer only.
     ///
     /// # Errors
-    /// [`ReadError::Retired`] if retention removed it, [`ReadError::NoLog`] if there is no such writer, and as
-    /// [`LogReader::next_chunk`].
+    /// [`ReadError::Retired`] if retention removed it, [`ReadError::NoPosition`] if no event can have it, [`ReadError::NoLog`]
+    /// if there is no such writer, and as [`LogReader::next_chunk`].
     pub fn seek(&mut self, position: Position) -> Result<(), ReadError> {
-        self.tails.retain(|tail| tail.writer() == position.writer);
+        let (tails, others) = self.tails.drain(..).partition(|tail| tail.writer() == position.writer);
+        self.tails = tails;
+        self.leave(&others);
         let Some(tail) = self.tails.first_mut() else {
             return Err(ReadError::NoLog(format!("there is no log of writer {}", position.writer.0)));
         };
@@ -180,6 +182,14 @@ impl LogReader {
         }
         self.say_what_is_needed();
         Ok(())
+    }
+
+    /// Lets retention have what was registered for and will not be read.
+    fn leave(&mut self, others: &[Tail]) {
+        let Some(follower) = &self.follower else { return };
+        if let Err(error) = others.iter().try_for_each(|tail| follower.leaves(tail.writer())) {
+            self.not_registered = Some(error);
+        }
     }
 
     fn say_what_is_needed(&mut self) {

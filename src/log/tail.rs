@@ -8,7 +8,7 @@ use std::fmt;
 use std::io;
 
 use super::{READ_BYTES, segment_epoch, segment_name};
-use crate::base::{Epoch, Position, WriterId};
+use crate::base::{Epoch, Position, Seq, WriterId};
 use crate::record::walk::{Bound, Chunk, Cursor, Damage, Fault, Step, Walker};
 use crate::record::{LinkFault, SEGMENT_HEADER_BYTES, SegmentHeader};
 use crate::sys::storage::{AlignedBytes, FileId, ReadStorage};
@@ -27,6 +27,8 @@ pub enum ReadError {
     },
     /// The position to start from was removed by retention.
     Retired(Position),
+    /// The position to start from is none that an event can have.
+    NoPosition(Position),
     /// There is no such log.
     NoLog(String),
     /// Something cannot be read.
@@ -49,6 +51,11 @@ impl fmt::Display for ReadError {
                 writer.0, epoch.0
             ),
             Self::Retired(position) => write!(f, "position {position} is no longer in the log: retention removed it"),
+            Self::NoPosition(position) => write!(
+                f,
+                "position {position} is no event's: positions are as the server answers them, the third number from 1 on; without \
+                 --from everything is read"
+            ),
             Self::NoLog(text) => f.write_str(text),
             Self::Io { what, error } => write!(f, "{what}: {error}"),
         }
@@ -129,6 +136,9 @@ impl Tail {
 
     /// Starts at the segment in which `position` lies, if it is still there.
     pub(super) fn seek(&mut self, position: Position) -> Result<(), ReadError> {
+        if position.seq == Seq(0) {
+            return Err(ReadError::NoPosition(position));
+        }
         let before = |header: &SegmentHeader| header.seqs.last(position.shard) < position.seq;
         let segments = self.segments()?;
         for (index, epoch) in segments.iter().enumerate().rev() {
@@ -295,7 +305,17 @@ impl Tail {
 
     /// Opens the first segment, or the one after the one just read; false if there is none yet.
     fn open_next(&mut self) -> Result<bool, ReadError> {
-        let Some((file, header)) = self.next_after(self.cursor.epoch)? else { return Ok(false) };
+        // In this order: what the mark names is in the directory when it is listed.
+        let runs = self.storage.server_runs().map_err(self.io("looking for the server"))?;
+        let mark = self.storage.durable_mark().map_err(self.io("reading the durable mark"))?;
+        let Some((file, header)) = self.next_after(self.cursor.epoch)? else {
+            let epoch = self.cursor.epoch;
+            return match mark.filter(|mark| mark.epoch > epoch && mark.end > SEGMENT_HEADER_BYTES as u64) {
+                // With a server there it may just have been begun.
+                Some(mark) if !runs => Err(self.damage(mark.epoch, SEGMENT_HEADER_BYTES as u64, Fault::Missing)),
+                _ => Ok(false),
+            };
+        };
         if self.cursor.epoch > Epoch(0) {
             let Cursor { epoch, offset, crc, ref seqs, .. } = self.cursor;
             if let Err(fault) = header.follows(epoch, offset, crc, seqs) {

@@ -15,6 +15,9 @@ use crate::record::walk::{Bound, Cursor, Damage, Fault, Tail, Walker};
 use crate::record::{ChunkKind, SEGMENT_HEADER_BYTES, SegmentHeader};
 use crate::sys::storage::{AlignedBytes, DurableMark, FileStorage, Follower, ReadStorage};
 
+/// How often a writer's log is looked at anew at most. A server that is restarted in a loop changes it once a start.
+const LOOKS_MAX: u32 = 100;
+
 /// What a log holds and what is wrong with it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct VerifyReport {
@@ -68,7 +71,7 @@ pub fn verify(data: &Path) -> Result<VerifyReport, ReadError> {
     expect_data_directory(data)?;
     let io = |what: String| move |error| ReadError::Io { what, error };
     let found = writers(data).map_err(io(format!("listing {}", data.display())))?;
-    // Keeps retention away meanwhile; where that is not allowed, a segment that goes is met as one that is missing.
+    // Keeps retention away meanwhile; where that is not allowed, the log is looked at anew when a segment goes.
     let _follower = Follower::register(data, &found);
     let mut storages: Vec<(WriterId, Box<dyn ReadStorage>)> = Vec::new();
     for writer in found {
@@ -86,14 +89,8 @@ pub fn verify(data: &Path) -> Result<VerifyReport, ReadError> {
 pub fn verify_storages(storages: Vec<(WriterId, Box<dyn ReadStorage>)>) -> Result<VerifyReport, ReadError> {
     let mut report = VerifyReport { sound: true, ..VerifyReport::default() };
     for (writer, mut storage) in storages {
-        let mut check = Check {
-            storage: storage.as_mut(),
-            writer,
-            walker: Walker::new(AlignedBytes::zeroed(READ_BYTES)),
-            report: WriterReport { writer: writer.0, ..WriterReport::default() },
-        };
-        check.run().map_err(|error| ReadError::Io { what: format!("reading writer-{:02}", writer.0), error })?;
-        let part = check.report;
+        let part = check_writer(writer, storage.as_mut())
+            .map_err(|error| ReadError::Io { what: format!("reading writer-{:02}", writer.0), error })?;
         report.sound &= part.damage.is_empty();
         report.events += part.events;
         report.chunks += part.chunks;
@@ -105,6 +102,18 @@ pub fn verify_storages(storages: Vec<(WriterId, Box<dyn ReadStorage>)>) -> Resul
     Ok(report)
 }
 
+/// Checks one writer's log; anew if a file went between being listed and being opened, as they do when a server starts or
+/// retires segments meanwhile.
+fn check_writer(writer: WriterId, storage: &mut dyn ReadStorage) -> std::io::Result<WriterReport> {
+    for _ in 1..LOOKS_MAX {
+        match Check::new(writer, storage).run() {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            report => return report,
+        }
+    }
+    Check::new(writer, storage).run()
+}
+
 struct Check<'a> {
     storage: &'a mut dyn ReadStorage,
     writer: WriterId,
@@ -112,8 +121,13 @@ struct Check<'a> {
     report: WriterReport,
 }
 
-impl Check<'_> {
-    fn run(&mut self) -> std::io::Result<()> {
+impl<'a> Check<'a> {
+    fn new(writer: WriterId, storage: &'a mut dyn ReadStorage) -> Self {
+        let report = WriterReport { writer: writer.0, ..WriterReport::default() };
+        Self { storage, writer, walker: Walker::new(AlignedBytes::zeroed(READ_BYTES)), report }
+    }
+
+    fn run(mut self) -> std::io::Result<WriterReport> {
         // In this order: what the mark names is in the directory when it is listed.
         let runs = self.storage.server_runs()?;
         let mark = self.storage.durable_mark()?;
@@ -155,7 +169,7 @@ impl Check<'_> {
         }
         let seqs = last.as_ref().map(|cursor| cursor.seqs.iter().map(|(shard, seq)| (shard.0, seq.0)).collect());
         self.report.last_seqs = seqs.unwrap_or_default();
-        Ok(())
+        Ok(self.report)
     }
 
     /// Walks one segment; whether it is sound.

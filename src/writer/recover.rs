@@ -219,7 +219,7 @@ impl Recovery<'_> {
             let read = self.with_file(epoch, |storage, _, file| storage.read_at(file, 0, page.as_mut()))?;
             let header = SegmentHeader::decode(&page.as_ref()[..read], self.writer, epoch).map_err(Fault::Segment);
             let created_unix_ns = header.as_ref().map_or(0, |header| header.created_unix_ns);
-            segments.push(Segment { live: Live { epoch, bytes, created_unix_ns }, header });
+            segments.push(Segment { live: Live { epoch, bytes, created_unix_ns, newest_unix_ns: 0 }, header });
         }
         Ok(segments)
     }
@@ -291,15 +291,17 @@ impl Recovery<'_> {
                 None => Bound::Open(0),
             };
             let mut cursor = Cursor::at_start_of(&header);
-            let mut events = 0;
+            let (mut events, mut newest_unix_ns) = (0, 0);
             let tail = self.with_file(epoch, |storage, walker, file| {
                 let mut read = |offset, into: &mut [u8]| storage.read_at(file, offset, into);
                 walker.finish(&mut cursor, header.segment_bytes, bound, &mut read, &mut |chunk| {
+                    newest_unix_ns = chunk.header.sealed_unix_ns.max(newest_unix_ns);
                     if chunk.header.kind == ChunkKind::Events {
                         events += u64::from(chunk.header.events);
                     }
                 })
             })??;
+            segments[index].live.newest_unix_ns = newest_unix_ns;
             self.report.segments_read += 1;
             self.report.events_read += events;
             self.note_tail(&cursor, tail);

@@ -63,8 +63,11 @@ pub struct Live {
     pub epoch: Epoch,
     /// Its length on disk.
     pub bytes: u64,
-    /// When it was begun, Unix time in nanoseconds.
+    /// When it was begun, Unix time in nanoseconds, as the clock then said.
     pub created_unix_ns: u64,
+    /// The latest time known of it: when its last chunk was closed, or when it was last the active one; as the clock then said.
+    /// 0 if nothing is known.
+    pub newest_unix_ns: u64,
 }
 
 /// How long segments are kept.
@@ -88,11 +91,11 @@ pub fn retire_count(
 ) -> usize {
     let mut total: u64 = live.iter().map(|segment| segment.bytes).sum::<u64>().saturating_add(extra_bytes);
     let mut count = 0;
-    for pair in live.windows(2) {
-        let [segment, next] = pair else { unreachable!("windows of two") };
+    let mut ends = Ends { live, now_unix_ns, begun_unix_ns: 0 };
+    for (index, segment) in live.iter().enumerate().take(live.len().saturating_sub(1)) {
+        let end_unix_ns = ends.of(index);
         let too_many = retention.bytes.is_some_and(|bytes| total > bytes);
-        // No event of a segment is younger than the segment after it.
-        let age = Duration::from_nanos(now_unix_ns.saturating_sub(next.created_unix_ns));
+        let age = Duration::from_nanos(now_unix_ns.saturating_sub(end_unix_ns));
         let too_old = retention.age.is_some_and(|limit| age > limit);
         let needed = followers_need.is_some_and(|oldest| segment.epoch >= oldest);
         if needed || !(too_many || too_old) {
@@ -102,6 +105,31 @@ pub fn retire_count(
         count += 1;
     }
     count
+}
+
+/// When segments ended, of which nothing is on disk but what the clock said when they and others were begun, and what it said
+/// in those that were read. It may have been wrong: at one start far behind, before the time came from the network, or ahead.
+/// Then segments are kept longer, as far as it can be known, and never for ever:
+///
+/// * a time in the future is nobody's: it was ahead;
+/// * a segment begun before the one before it was, says nothing about when that one ended: it was behind.
+struct Ends<'a> {
+    live: &'a [Live],
+    now_unix_ns: u64,
+    /// The latest time known of the segments asked for so far.
+    begun_unix_ns: u64,
+}
+
+impl Ends<'_> {
+    /// No event of the segment at `index` is younger than this. To be asked for one segment after another.
+    fn of(&mut self, index: usize) -> u64 {
+        let (segment, now) = (self.live[index], self.now_unix_ns);
+        let known = [segment.created_unix_ns, segment.newest_unix_ns].into_iter().filter(|time| *time <= now);
+        self.begun_unix_ns = known.fold(self.begun_unix_ns, u64::max);
+        // No event of a segment is younger than the segments after it; of those, the first to be believed.
+        let after = self.live[index + 1..].iter().map(|next| next.created_unix_ns);
+        after.into_iter().find(|time| (self.begun_unix_ns..=now).contains(time)).unwrap_or(now)
+    }
 }
 
 /// Room on disk as the writer sees it.
@@ -152,6 +180,7 @@ mod tests {
     use super::*;
 
     const MIB: u64 = 1 << 20;
+    const SECOND: u64 = 1_000_000_000;
 
     #[test]
     fn names_read_back_and_strangers_are_left_alone() {
@@ -177,7 +206,18 @@ mod tests {
     }
 
     fn live(count: u64) -> Vec<Live> {
-        (1..=count).map(|n| Live { epoch: Epoch(n), bytes: 10 * MIB, created_unix_ns: n * 1_000_000_000 }).collect()
+        begun_at(&(1..=count).collect::<Vec<_>>())
+    }
+
+    /// Segments begun at these seconds, and nothing else known of them.
+    fn begun_at(seconds: &[u64]) -> Vec<Live> {
+        let live = |(epoch, second): (u64, &u64)| Live {
+            epoch: Epoch(epoch),
+            bytes: 10 * MIB,
+            created_unix_ns: second * SECOND,
+            newest_unix_ns: 0,
+        };
+        (1..).zip(seconds).map(live).collect()
     }
 
     #[test]
@@ -200,6 +240,51 @@ mod tests {
         assert_eq!(retire_count(&live(5), 0, by_age, 4_000_000_001, None), 1);
         assert_eq!(retire_count(&live(5), 0, by_age, u64::MAX, None), 4);
         assert_eq!(retire_count(&live(5), 0, by_age, 0, None), 0, "a clock that went back retires nothing");
+    }
+
+    /// Retired at `second`, being kept for 100 seconds.
+    fn old_at(live: &[Live], second: u64) -> usize {
+        let by_age = Retention { bytes: None, age: Some(Duration::from_secs(100)) };
+        retire_count(live, 0, by_age, second * SECOND, None)
+    }
+
+    #[test]
+    fn a_clock_once_behind_retires_nothing_that_is_young() {
+        // One start with a clock that stood at second 10; events of seconds 1000 to 1010 are in the first segment.
+        let live = begun_at(&[1000, 10, 1010]);
+        assert_eq!(old_at(&live, 1020), 0);
+        assert_eq!(old_at(&live, 1110), 0, "as old as it may get");
+        assert_eq!(old_at(&live, 1111), 2, "both ended when the third began");
+        assert_eq!(old_at(&begun_at(&[1000, 10]), 5000), 0, "nobody knows when it ended: not before there is a third");
+        assert_eq!(old_at(&begun_at(&[1000, 10, 11, 12, 1010, 1020]), 1115), 4);
+        // Behind, yet later than the segment before was begun: only what is in that one tells.
+        let mut live = begun_at(&[10, 500, 1010, 1020]);
+        assert_eq!(old_at(&live, 1020), 1);
+        live[0].newest_unix_ns = 1005 * SECOND;
+        assert_eq!(old_at(&live, 1020), 0);
+        assert_eq!(old_at(&live, 1111), 2);
+    }
+
+    #[test]
+    fn a_clock_once_ahead_does_not_end_retention() {
+        let live = begun_at(&[1000, 900_000, 1010, 1020, 1030]);
+        assert_eq!(old_at(&live, 1100), 0);
+        assert_eq!(old_at(&live, 1111), 2);
+        assert_eq!(old_at(&live, 1200), 4);
+        let mut live = begun_at(&[1000, 900_000, 900_010, 1020]);
+        live[0].newest_unix_ns = 900_000 * SECOND;
+        live[1].newest_unix_ns = 900_010 * SECOND;
+        assert_eq!(old_at(&live, 1121), 3);
+        assert_eq!(old_at(&begun_at(&[1000, 900_000]), 5000), 0, "until a segment is begun with the right time");
+        // Once that time has come it is believed again: kept too long, by as much as the clock was ahead at most.
+        assert_eq!(old_at(&begun_at(&[1000, 2000, 1010, 1020]), 2050), 0);
+        assert_eq!(old_at(&begun_at(&[1000, 2000, 1010, 1020, 2060]), 2161), 4);
+    }
+
+    #[test]
+    fn a_clock_that_is_behind_now_retires_nothing() {
+        assert_eq!(old_at(&begun_at(&[1000, 1010, 1020]), 50), 0);
+        assert_eq!(old_at(&begun_at(&[1000, 1010, 50]), 60), 0);
     }
 
     #[test]

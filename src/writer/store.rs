@@ -10,7 +10,7 @@ use super::segment::{FileName, Live, Room, retire_count};
 use crate::base::{Epoch, MIB, PAGE_BYTES, align_up};
 use crate::record::walk::Cursor;
 use crate::record::{SEGMENT_HEADER_BYTES, SegmentHeader};
-use crate::sys::storage::{AlignedBytes, Background, DurableMark, FileId, Storage};
+use crate::sys::storage::{AlignedBytes, Background, Displaced, DurableMark, FileId, Storage};
 
 /// Zeros to write in the background at a time while the log stands still: a group that comes then waits behind them for
 /// a few hundred microseconds of a fast disk.
@@ -47,6 +47,8 @@ pub(super) struct Store {
     free_bytes: u64,
     /// What followers needed when last looked at.
     followers_need: Option<Epoch>,
+    /// Why that could not be looked at; 0 if it could.
+    followers_errno: i32,
     /// Zeros to write in the background at a time.
     zero_bytes: usize,
     /// The disk was full at the last attempt to prepare; not tried again before the next look at it.
@@ -102,6 +104,7 @@ impl Store {
             page: AlignedBytes::zeroed(SEGMENT_HEADER_BYTES),
             free_bytes,
             followers_need: None,
+            followers_errno: 0,
             zero_bytes: ZERO_BYTES_MIN,
             disk_full: false,
         })
@@ -151,7 +154,12 @@ impl Store {
         self.storage.rename(&name, &FileName::Segment(header.epoch).text())?;
         self.storage.sync_dir()?;
         self.next_epoch = Epoch(header.epoch.0 + 1);
-        self.live.push(Live { epoch: header.epoch, bytes: header.segment_bytes, created_unix_ns: now_unix_ns });
+        self.live.push(Live {
+            epoch: header.epoch,
+            bytes: header.segment_bytes,
+            created_unix_ns: now_unix_ns,
+            newest_unix_ns: now_unix_ns,
+        });
         *end = Cursor::at_start_of(&header);
         self.mark(DurableMark { epoch: end.epoch, end: end.offset });
         Ok(Active { file, epoch: header.epoch })
@@ -285,7 +293,7 @@ impl Store {
     pub(super) fn look_at_disk(&mut self) -> io::Result<()> {
         self.free_bytes = self.storage.free_bytes()?;
         if self.config.retention_bytes.is_some() {
-            self.followers_need = self.storage.followers_need()?;
+            self.followers_need = self.look_at_followers();
         }
         self.disk_full = false;
         Ok(())
@@ -310,13 +318,39 @@ impl Store {
         }
     }
 
+    /// What followers need. Everything, if that cannot be looked at: what is there may be another user's, who reads what
+    /// would be retired, and is no reason to stop taking events.
+    fn look_at_followers(&mut self) -> Option<Epoch> {
+        let needed = self.storage.followers_need();
+        self.followers_errno = needed.as_ref().err().map_or(0, |error| error.raw_os_error().unwrap_or(libc::EIO));
+        needed.unwrap_or(Some(Epoch(0)))
+    }
+
+    /// Why followers could not be looked at the last time; 0 if they could.
+    pub(super) fn followers_errno(&self) -> i32 {
+        self.followers_errno
+    }
+
+    /// What was taken away from under the writer; `None` if nothing was.
+    pub(super) fn displaced(&mut self, active: Active) -> Option<Displaced> {
+        // A check that fails, for want of a permission perhaps, says nothing of the log.
+        self.storage.displaced(active.file, &FileName::Segment(active.epoch).text()).unwrap_or(None)
+    }
+
+    /// Notes that the active segment may have been written to at this time.
+    pub(super) fn note_time(&mut self, now_unix_ns: u64) {
+        if let Some(active) = self.live.last_mut() {
+            active.newest_unix_ns = active.newest_unix_ns.max(now_unix_ns);
+        }
+    }
+
     /// Retires what retention asks for; how many segments.
     pub(super) fn retire(&mut self, now_unix_ns: u64) -> io::Result<usize> {
         let retention = self.config.retention();
         if retire_count(&self.live, 0, retention, now_unix_ns, None) == 0 {
             return Ok(0);
         }
-        let followers_need = self.storage.followers_need()?;
+        let followers_need = self.look_at_followers();
         let count = retire_count(&self.live, 0, retention, now_unix_ns, followers_need);
         for retired in 0..count {
             if !self.retire_oldest()? {
@@ -333,7 +367,7 @@ impl Store {
         self.storage.rename(&segment, &retired)?;
         // A follower registers and then looks whether its segment is there; here the name goes and then the followers
         // are looked at. One of the two sees the other.
-        if self.storage.followers_need()?.is_some_and(|needed| needed <= oldest.epoch) {
+        if self.look_at_followers().is_some_and(|needed| needed <= oldest.epoch) {
             self.storage.rename(&retired, &segment)?;
             return Ok(false);
         }

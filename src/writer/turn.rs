@@ -5,7 +5,8 @@
 //!
 //! Promises: nothing is published as written before every write of its group completed whole, nor as durable before a
 //! sync that began after that returned 0; numbers are published as contiguous prefixes; a failed write or sync is final. A
-//! turn allocates nothing; beginning, preparing and retiring segments does, a few times per segment.
+//! turn allocates nothing; beginning, preparing and retiring segments does, a few times per segment, and so does the look once
+//! a second whether the log is where it was.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,9 +21,9 @@ use crate::handoff::{Bell, FailureStage, WriterFailure, WriterPort, WriterState,
 use crate::metrics::WriterMetrics;
 use crate::record::walk::Cursor;
 use crate::record::{ChunkHeader, SEGMENT_HEADER_BYTES, SHARDS_PER_WRITER_MAX};
-use crate::sys::storage::{AlignedBytes, DurableMark, Facts, SyncMode, WRITES_PER_GROUP_MAX, Write};
+use crate::sys::storage::{AlignedBytes, Displaced, DurableMark, Facts, SyncMode, WRITES_PER_GROUP_MAX, Write};
 
-/// How often the disk, retention and followers are looked at.
+/// How often the disk, the place of the log on it, retention and followers are looked at.
 const HOUSEKEEPING_EVERY: Duration = Duration::from_secs(1);
 /// How often at most the durable mark is moved while groups follow each other: readers look every few tens of
 /// milliseconds, and a pwrite per group would be a few per cent of a short group.
@@ -222,6 +223,7 @@ impl Writer {
     /// If a group is not synced yet: the seal would prove what is not so.
     pub fn finish(mut self) -> Result<(), WriterFailure> {
         assert!(self.written.is_empty(), "a seal says that everything before it is synced");
+        self.check_place()?;
         // A segment without chunks needs no seal: its header says where the one before it ends.
         let has_chunks = self.end.offset > SEGMENT_HEADER_BYTES as u64;
         if has_chunks && self.end.offset + PAGE_BYTES as u64 <= self.segment_bytes {
@@ -244,7 +246,7 @@ impl Writer {
     /// Looks at the disk and at retention once in a while, and takes the next step of preparing segments every time.
     fn keep_house(&mut self, now: Now) -> Result<(), WriterFailure> {
         let prepared = self.store.prepare_step();
-        let changed = self.checked(prepared, FailureStage::Prepare)?;
+        let changed = self.checked_names(prepared)?;
         if now.elapsed < self.housekeeping_due {
             if changed {
                 self.review_room();
@@ -252,6 +254,7 @@ impl Writer {
             return Ok(());
         }
         self.housekeeping_due = now.elapsed + HOUSEKEEPING_EVERY;
+        self.check_place()?;
         let looked = self.store.look_at_disk();
         self.checked(looked, FailureStage::Prepare)?;
         self.retire(now)?;
@@ -259,9 +262,23 @@ impl Writer {
         Ok(())
     }
 
+    /// Stops if the log is no longer where readers and the next start look for it: what goes to an open file without a name
+    /// is written and synced without an error, and lost.
+    fn check_place(&mut self) -> Result<(), WriterFailure> {
+        let stage = match self.store.displaced(self.active) {
+            None => return Ok(()),
+            Some(Displaced::Segment) => FailureStage::SegmentGone,
+            Some(Displaced::Directory) => FailureStage::DirectoryGone,
+            Some(Displaced::Lock) => FailureStage::LockGone,
+        };
+        Err(self.fail(WriterFailure { stage, errno: 0 }))
+    }
+
     fn retire(&mut self, now: Now) -> Result<(), WriterFailure> {
+        self.store.note_time(now.unix_ns);
         let retired = self.store.retire(now.unix_ns);
-        let retired = self.checked(retired, FailureStage::Prepare)?;
+        let retired = self.checked_names(retired)?;
+        self.status.set_followers_errno(self.store.followers_errno());
         self.metrics.segments_retired.add(retired as u64);
         Ok(())
     }
@@ -313,7 +330,7 @@ impl Writer {
                 self.review_room();
                 return Ok(false);
             }
-            Err(error) => return self.checked(Err(error), FailureStage::Prepare),
+            Err(error) => return self.checked_names(Err(error)),
         }
         self.store.storage.close(old.file);
         self.retire(now)?;
@@ -408,12 +425,21 @@ impl Writer {
 
     /// Passes a result on, poisoning the writer if it is an error: the one place where a failure becomes final.
     fn checked<T>(&self, result: std::io::Result<T>, stage: FailureStage) -> Result<T, WriterFailure> {
-        result.map_err(|error| {
-            let failure = WriterFailure { stage, errno: error.raw_os_error().unwrap_or(0) };
-            self.status.poison(failure);
-            self.ring_all();
-            failure
-        })
+        result.map_err(|error| self.fail(WriterFailure { stage, errno: error.raw_os_error().unwrap_or(0) }))
+    }
+
+    /// As [`Self::checked`], after something was done to names: one that is not there was taken away, and so may more have been.
+    fn checked_names<T>(&mut self, result: std::io::Result<T>) -> Result<T, WriterFailure> {
+        if result.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
+            self.check_place()?;
+        }
+        self.checked(result, FailureStage::Prepare)
+    }
+
+    fn fail(&self, failure: WriterFailure) -> WriterFailure {
+        self.status.poison(failure);
+        self.ring_all();
+        failure
     }
 
     fn ring_all(&self) {

@@ -8,12 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::{fs, mem};
 
+use super::directory::Identity;
 use super::files::Files;
 use super::mark::{self, MarkFile};
 use super::ring::GroupRing;
 use super::{
-    AlignedBytes, Background, DurableMark, Entry, Facts, FileId, ReadStorage, Storage, SyncChoice, SyncMode, Write,
-    errno, follower, probe, server_runs,
+    AlignedBytes, Background, Displaced, DurableMark, Entry, Facts, FileId, ReadStorage, Storage, SyncChoice, SyncMode,
+    Write, errno, follower, lock, probe, server_runs,
 };
 use crate::base::{Epoch, MIB, WriterId};
 use crate::sys::memory::Region;
@@ -27,12 +28,15 @@ pub struct DirectStorage {
     files: Files,
     writer: WriterId,
     mark: MarkFile,
+    /// The lock file that the caller holds; `None` if it holds none.
+    lock: Option<Identity>,
     ring: Option<GroupRing>,
     facts: Facts,
 }
 
 impl DirectStorage {
-    /// Opens `DATA/writer-NN`, making it if it is not there, and probes its disk.
+    /// Opens `DATA/writer-NN`, making it if it is not there, and probes its disk. Also makes `DATA/followers`, which then is the
+    /// server's whoever reads first, and removes what dead readers left in it.
     ///
     /// # Errors
     /// What the system answered.
@@ -42,10 +46,12 @@ impl DirectStorage {
             fs::create_dir_all(&path)?;
             fs::File::open(data)?.sync_all()?;
         }
+        follower::prepare(data)?;
         let mut files = Files::new(&path, true)?;
         let facts = probe::probe(&mut files, sync)?;
-        let mark = MarkFile::open(&path)?;
-        Ok(Self { files, writer, mark, ring: None, facts })
+        let mark = MarkFile::open(files.directory())?;
+        let lock = lock::identity(data)?;
+        Ok(Self { files, writer, mark, lock, ring: None, facts })
     }
 
     fn write_flags(&self) -> libc::c_int {
@@ -68,7 +74,7 @@ fn sync_group(files: &mut Files, mode: SyncMode, file: FileId) -> io::Result<()>
 
 impl ReadStorage for DirectStorage {
     fn list(&mut self) -> io::Result<Vec<Entry>> {
-        self.files.list()
+        self.files.directory().list()
     }
 
     fn open(&mut self, name: &str) -> io::Result<FileId> {
@@ -92,7 +98,7 @@ impl ReadStorage for DirectStorage {
     }
 
     fn durable_mark(&mut self) -> io::Result<Option<DurableMark>> {
-        mark::read(self.files.path())
+        mark::read(self.files.directory())
     }
 
     fn server_runs(&mut self) -> io::Result<bool> {
@@ -124,19 +130,15 @@ impl Storage for DirectStorage {
     }
 
     fn rename(&mut self, from: &str, to: &str) -> io::Result<()> {
-        let (from, to) = (self.files.path().join(from), self.files.path().join(to));
-        if to.exists() {
-            return Err(io::ErrorKind::AlreadyExists.into());
-        }
-        fs::rename(from, to)
+        self.files.directory().rename(from, to)
     }
 
     fn remove(&mut self, name: &str) -> io::Result<()> {
-        fs::remove_file(self.files.path().join(name))
+        self.files.directory().remove(name)
     }
 
     fn sync_dir(&mut self) -> io::Result<()> {
-        self.files.directory().sync_all()
+        self.files.directory().file().sync_all()
     }
 
     fn write_at(&mut self, file: FileId, offset: u64, bytes: &[u8]) -> io::Result<()> {
@@ -191,7 +193,7 @@ impl Storage for DirectStorage {
         // SAFETY: statvfs is plain integers, for which all zeros is a value.
         let mut stat: libc::statvfs = unsafe { mem::zeroed() };
         // SAFETY: the directory is open and the pointer is to a statvfs of our own.
-        if unsafe { libc::fstatvfs(self.files.directory().as_raw_fd(), &raw mut stat) } != 0 {
+        if unsafe { libc::fstatvfs(self.files.directory().file().as_raw_fd(), &raw mut stat) } != 0 {
             return Err(io::Error::last_os_error());
         }
         // Fields are u32 on 32-bit targets.
@@ -201,6 +203,17 @@ impl Storage for DirectStorage {
 
     fn set_durable_mark(&mut self, mark: DurableMark) -> io::Result<()> {
         self.mark.set(mark)
+    }
+
+    fn displaced(&mut self, file: FileId, name: &str) -> io::Result<Option<Displaced>> {
+        if !self.files.directory().is_in_place()? {
+            return Ok(Some(Displaced::Directory));
+        }
+        if self.lock.is_some() && lock::identity(self.files.data())? != self.lock {
+            return Ok(Some(Displaced::Lock));
+        }
+        let is_still = self.files.is_still(file, name)?;
+        Ok((!is_still).then_some(Displaced::Segment))
     }
 
     fn followers_need(&mut self) -> io::Result<Option<Epoch>> {

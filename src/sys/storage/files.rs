@@ -2,20 +2,19 @@
 //! storage of a reader. O_DIRECT for readers too: a page that readahead put into the cache just before the writer wrote
 //! around the cache would be read as it was.
 
-use std::ffi::CString;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, RawFd};
-use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
 
-use super::{DurableMark, Entry, FileId, ReadStorage, errno, mark, server_runs};
+use super::directory::{Directory, Identity};
+use super::{DurableMark, Entry, FileId, ReadStorage, mark, server_runs};
 
 /// Open files of one directory.
 #[derive(Debug)]
 pub(super) struct Files {
-    path: PathBuf,
-    directory: File,
+    directory: Directory,
     open: Vec<Option<File>>,
     /// Whether O_DIRECT is asked for.
     pub(super) direct: bool,
@@ -23,61 +22,28 @@ pub(super) struct Files {
 
 impl Files {
     pub(super) fn new(path: &Path, direct: bool) -> io::Result<Self> {
-        Ok(Self { path: path.to_owned(), directory: File::open(path)?, open: Vec::new(), direct })
-    }
-
-    pub(super) fn path(&self) -> &Path {
-        &self.path
+        Ok(Self { directory: Directory::open(path)?, open: Vec::new(), direct })
     }
 
     /// The directory that holds all writers' directories.
     pub(super) fn data(&self) -> &Path {
-        self.path.parent().unwrap_or(Path::new("."))
+        self.directory.path().parent().unwrap_or(Path::new("."))
     }
 
-    pub(super) fn directory(&self) -> &File {
+    pub(super) fn directory(&self) -> &Directory {
         &self.directory
-    }
-
-    pub(super) fn list(&self) -> io::Result<Vec<Entry>> {
-        let mut entries = Vec::new();
-        for entry in fs::read_dir(&self.path)? {
-            let entry = entry?;
-            let Ok(name) = entry.file_name().into_string() else { continue };
-            match entry.metadata() {
-                Ok(metadata) if metadata.is_file() => entries.push(Entry { name, bytes: metadata.len() }),
-                Ok(_) => {}
-                // Removed between the two calls: as if it had never been listed.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(entries)
     }
 
     /// Opens with the given access flags, O_DIRECT added if the filesystem has it.
     pub(super) fn open(&mut self, name: &str, flags: libc::c_int) -> io::Result<FileId> {
         let direct = if self.direct { libc::O_DIRECT } else { 0 };
-        let file = self.open_at(name, flags | direct)?;
+        let file = self.directory.open_at(name, flags | direct)?;
         let slot = self.open.iter().position(Option::is_none).unwrap_or_else(|| {
             self.open.push(None);
             self.open.len() - 1
         });
         self.open[slot] = Some(file);
         Ok(FileId(slot as u32))
-    }
-
-    pub(super) fn open_at(&self, name: &str, flags: libc::c_int) -> io::Result<File> {
-        let name = CString::new(name).map_err(|_| errno(libc::EINVAL))?;
-        // Events are the users' own: readable for the server's user and group only.
-        let mode: libc::c_uint = 0o640;
-        // SAFETY: the directory is open and the name is a C string that outlives the call.
-        let fd = unsafe { libc::openat(self.directory.as_raw_fd(), name.as_ptr(), flags | libc::O_CLOEXEC, mode) };
-        if fd < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: fd was just opened and nobody else owns it.
-        Ok(unsafe { File::from_raw_fd(fd) })
     }
 
     pub(super) fn close(&mut self, file: FileId) {
@@ -118,12 +84,7 @@ impl Files {
     }
 
     pub(super) fn is_still(&self, file: FileId, name: &str) -> io::Result<bool> {
-        let open = self.get(file).metadata()?;
-        match fs::metadata(self.path.join(name)) {
-            Ok(named) => Ok((named.dev(), named.ino()) == (open.dev(), open.ino())),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(error),
-        }
+        Ok(self.directory.identity_of(name)? == Some(Identity::of(self.get(file))?))
     }
 }
 
@@ -145,7 +106,7 @@ impl FileStorage {
 
 impl ReadStorage for FileStorage {
     fn list(&mut self) -> io::Result<Vec<Entry>> {
-        self.files.list()
+        self.files.directory().list()
     }
 
     fn open(&mut self, name: &str) -> io::Result<FileId> {
@@ -176,7 +137,7 @@ impl ReadStorage for FileStorage {
     }
 
     fn durable_mark(&mut self) -> io::Result<Option<DurableMark>> {
-        mark::read(self.files.path())
+        mark::read(self.files.directory())
     }
 
     fn server_runs(&mut self) -> io::Result<bool> {

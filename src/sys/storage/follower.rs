@@ -1,12 +1,14 @@
 //! Registered followers: readers that retention must not overtake.
 //!
 //! A follower is a file in `DATA/followers/` with one line per writer, naming the oldest segment still needed. The
-//! reader holds a lock on it; a file without a lock is left over from a dead reader, and the writer removes it. The
+//! reader holds a lock on it; a file without a lock is left over from a dead reader, and whoever comes next removes it. The
 //! file appears under its real name only once it is written and locked, so it is never taken for a leftover before.
+//!
+//! The server makes the directory, readers never do: made by a reader of another user it would be closed to the server.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -32,18 +34,22 @@ impl Follower {
     /// Registers with everything still needed: whatever is there now stays until [`Follower::needs`] says otherwise.
     ///
     /// # Errors
-    /// What the system answered: EACCES or EROFS for a reader that may not write to the data directory.
+    /// What the system answered: EACCES or EROFS for a reader that may not write to `DATA/followers`, ENOENT where no server
+    /// has made it.
     pub fn register(data: &Path, writers: &[WriterId]) -> io::Result<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let directory = data.join(FOLLOWERS_NAME);
-        fs::create_dir_all(&directory)?;
+        // What is left over is nobody's claim, and is not worth failing for.
+        let _ = clear_leftovers(&directory);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         // The pid is for people; it alone is not unique, since containers that share the directory do not share pids.
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
         let stem = format!("{}-{now:x}-{count}", std::process::id());
         let hidden = directory.join(format!("{stem}.new"));
         let path = directory.join(format!("{stem}{SUFFIX}"));
-        let mut file = File::options().read(true).write(true).create_new(true).mode(0o644).open(&hidden)?;
+        let mut file = File::options().read(true).write(true).create_new(true).open(&hidden)?;
+        // Whatever the umask: the server may be another user, and has to read it.
+        file.set_permissions(Permissions::from_mode(0o644))?;
         if !try_lock(&file)? {
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, "a new file cannot be locked already"));
         }
@@ -64,6 +70,14 @@ impl Follower {
             None => Ok(()),
         }
     }
+
+    /// Says that of this writer's log nothing is needed any more.
+    ///
+    /// # Errors
+    /// As [`Follower::needs`].
+    pub fn leaves(&self, writer: WriterId) -> io::Result<()> {
+        self.needs(writer, Epoch(u64::MAX))
+    }
 }
 
 impl Drop for Follower {
@@ -73,33 +87,60 @@ impl Drop for Follower {
     }
 }
 
+/// Makes the directory if it is not there, and removes what dead readers left in it.
+///
+/// # Errors
+/// What the system answered when it was to be made. What is in it may be another user's; that it cannot be read is found
+/// again, and told, when retention looks at it.
+pub(super) fn prepare(data: &Path) -> io::Result<()> {
+    let directory = data.join(FOLLOWERS_NAME);
+    if !directory.is_dir() {
+        fs::create_dir_all(&directory)?;
+    }
+    let _ = clear_leftovers(&directory);
+    Ok(())
+}
+
 /// The oldest segment of `writer` that any living follower needs; removes what dead ones left.
 pub(super) fn oldest_needed(data: &Path, writer: WriterId) -> io::Result<Option<Epoch>> {
-    let entries = match fs::read_dir(data.join(FOLLOWERS_NAME)) {
+    let mut oldest = None;
+    for_each_living(&data.join(FOLLOWERS_NAME), &mut |path| {
+        if let Some(needed) = need_of(&fs::read(path).unwrap_or_default(), writer) {
+            oldest = Some(oldest.map_or(needed, |oldest: Epoch| oldest.min(needed)));
+        }
+    })?;
+    Ok(oldest)
+}
+
+fn clear_leftovers(directory: &Path) -> io::Result<()> {
+    for_each_living(directory, &mut |_| {})
+}
+
+/// Calls `living` with the file of every reader that lives, and removes those of readers that do not.
+fn for_each_living(directory: &Path, living: &mut dyn FnMut(&Path)) -> io::Result<()> {
+    let entries = match fs::read_dir(directory) {
         Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),
     };
-    let mut oldest = None;
     for entry in entries {
         let path = entry?.path();
         if !path.to_string_lossy().ends_with(SUFFIX) {
             continue;
         }
-        let file = match File::open(&path) {
+        // Not waiting for the other end: who may write here may also make a pipe of that name.
+        let file = match File::options().read(true).custom_flags(libc::O_NONBLOCK).open(&path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             Err(error) => return Err(error),
         };
-        if !is_locked(&file)? {
+        if is_locked(&file)? {
+            living(&path);
+        } else {
             let _ = fs::remove_file(&path);
-            continue;
-        }
-        if let Some(needed) = need_of(&fs::read(&path).unwrap_or_default(), writer) {
-            oldest = Some(oldest.map_or(needed, |oldest: Epoch| oldest.min(needed)));
         }
     }
-    Ok(oldest)
+    Ok(())
 }
 
 fn line(writer: WriterId, epoch: Epoch) -> [u8; LINE_BYTES] {
@@ -134,9 +175,16 @@ mod tests {
 
     const WRITER: WriterId = WriterId(0);
 
+    /// A data directory as a server leaves it.
+    fn data() -> tempfile::TempDir {
+        let directory = tempfile::tempdir().unwrap();
+        prepare(directory.path()).unwrap();
+        directory
+    }
+
     #[test]
     fn the_slowest_living_follower_counts() {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = data();
         let data = directory.path();
         assert_eq!(oldest_needed(data, WRITER).unwrap(), None);
         let slow = Follower::register(data, &[WRITER, WriterId(1)]).unwrap();
@@ -156,12 +204,49 @@ mod tests {
 
     #[test]
     fn what_a_dead_follower_left_is_removed() {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = data();
         let left = directory.path().join("followers/123-0.follower");
-        fs::create_dir_all(left.parent().unwrap()).unwrap();
-        fs::write(&left, line(WRITER, Epoch(1))).unwrap();
+        let leave = || fs::write(&left, line(WRITER, Epoch(1))).unwrap();
+        leave();
         assert_eq!(oldest_needed(directory.path(), WRITER).unwrap(), None);
-        assert!(!left.exists());
+        assert!(!left.exists(), "by a server that retires segments");
+        leave();
+        prepare(directory.path()).unwrap();
+        assert!(!left.exists(), "by one that starts");
+        leave();
+        let living = Follower::register(directory.path(), &[WRITER]).unwrap();
+        assert!(!left.exists(), "by the next reader");
+        prepare(directory.path()).unwrap();
+        assert!(living.path.exists(), "but not what a living one needs");
+    }
+
+    #[test]
+    fn a_reader_makes_nothing_that_the_server_cannot_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let refused = Follower::register(directory.path(), &[WRITER]).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::NotFound);
+        assert!(!directory.path().join(FOLLOWERS_NAME).exists(), "the directory is the server's to make");
+        prepare(directory.path()).unwrap();
+        let follower = Follower::register(directory.path(), &[WRITER]).unwrap();
+        let mode = follower.file.metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o644);
+    }
+
+    #[test]
+    fn a_writer_left_is_no_longer_kept() {
+        let directory = data();
+        let follower = Follower::register(directory.path(), &[WRITER, WriterId(1)]).unwrap();
+        follower.leaves(WriterId(1)).unwrap();
+        assert_eq!(oldest_needed(directory.path(), WRITER).unwrap(), Some(Epoch(0)));
+        assert_eq!(oldest_needed(directory.path(), WriterId(1)).unwrap(), Some(Epoch(u64::MAX)));
+    }
+
+    #[test]
+    fn a_pipe_among_the_followers_stops_nobody() {
+        let directory = data();
+        let pipe = directory.path().join("followers/pipe.follower");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        assert_eq!(oldest_needed(directory.path(), WRITER).unwrap(), None);
     }
 
     #[test]

@@ -10,8 +10,15 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use super::directory::Identity;
+
 /// Name of the lock file within the data directory.
 const LOCK_NAME: &str = "LOCK";
+/// What it says below the pid, to whoever thinks of removing it.
+const LOCK_TEXT: &str = "\
+tidegate holds a lock on this very file while it runs, and leaves it when it ends. Do not delete it: a second server
+could then start on the same log. The first stops as soon as it notices.
+";
 
 /// A data directory held by this process until dropped.
 #[derive(Debug)]
@@ -77,11 +84,14 @@ impl DataLock {
         if !try_lock(&file).map_err(io(format!("locking {}", path.display())))? {
             let mut text = String::new();
             let _ = file.read_to_string(&mut text);
-            return Err(LockError::Held { directory: directory.to_owned(), pid: text.trim().parse().ok() });
+            return Err(LockError::Held {
+                directory: directory.to_owned(),
+                pid: text.lines().next().and_then(|pid| pid.parse().ok()),
+            });
         }
-        let pid = format!("{}\n", std::process::id());
+        let text = format!("{}\n{LOCK_TEXT}", std::process::id());
         file.set_len(0)
-            .and_then(|()| file.write_all(pid.as_bytes()))
+            .and_then(|()| file.write_all(text.as_bytes()))
             .map_err(io(format!("writing {}", path.display())))?;
         Ok(Self { _file: file })
     }
@@ -106,10 +116,16 @@ pub fn server_runs(directory: &Path) -> io::Result<bool> {
 /// What the system answered; a directory without a lock file was held by nobody.
 pub fn was_held(directory: &Path) -> io::Result<bool> {
     match fs::read(directory.join(LOCK_NAME)) {
-        Ok(bytes) => Ok(std::str::from_utf8(&bytes).is_ok_and(|text| text.trim().parse::<u32>().is_ok())),
+        Ok(bytes) => Ok(std::str::from_utf8(&bytes)
+            .is_ok_and(|text| text.lines().next().is_some_and(|pid| pid.parse::<u32>().is_ok()))),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error),
     }
+}
+
+/// Which file the lock file of `directory` is now; `None` if there is none.
+pub(super) fn identity(directory: &Path) -> io::Result<Option<Identity>> {
+    Identity::at(&directory.join(LOCK_NAME))
 }
 
 fn whole_file(kind: libc::c_int) -> libc::flock {

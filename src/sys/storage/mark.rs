@@ -6,10 +6,10 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::Path;
+use std::os::unix::fs::FileExt;
 
 use super::DurableMark;
+use super::directory::Directory;
 use crate::base::Epoch;
 
 /// Name of the file within the writer's directory.
@@ -26,10 +26,8 @@ pub(super) struct MarkFile {
 }
 
 impl MarkFile {
-    pub(super) fn open(directory: &Path) -> io::Result<Self> {
-        let file =
-            File::options().write(true).create(true).truncate(false).mode(0o640).open(directory.join(MARK_NAME))?;
-        Ok(Self { file })
+    pub(super) fn open(directory: &Directory) -> io::Result<Self> {
+        Ok(Self { file: directory.open_at(MARK_NAME, libc::O_WRONLY | libc::O_CREAT)? })
     }
 
     pub(super) fn set(&self, mark: DurableMark) -> io::Result<()> {
@@ -38,8 +36,8 @@ impl MarkFile {
 }
 
 /// Reads the mark of a directory; `None` if there is none, or none that is whole.
-pub(super) fn read(directory: &Path) -> io::Result<Option<DurableMark>> {
-    let file = match File::open(directory.join(MARK_NAME)) {
+pub(super) fn read(directory: &Directory) -> io::Result<Option<DurableMark>> {
+    let file = match directory.open_at(MARK_NAME, libc::O_RDONLY) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
@@ -91,13 +89,14 @@ mod tests {
 
     #[test]
     fn a_mark_reads_back_and_a_broken_one_is_none() {
-        let directory = tempfile::tempdir().unwrap();
-        assert_eq!(read(directory.path()).unwrap(), None);
-        let file = MarkFile::open(directory.path()).unwrap();
-        assert_eq!(read(directory.path()).unwrap(), None, "made but never set");
+        let home = tempfile::tempdir().unwrap();
+        let directory = Directory::open(home.path()).unwrap();
+        assert_eq!(read(&directory).unwrap(), None);
+        let file = MarkFile::open(&directory).unwrap();
+        assert_eq!(read(&directory).unwrap(), None, "made but never set");
         for mark in [DurableMark { epoch: Epoch(1), end: 4096 }, DurableMark { epoch: Epoch(2), end: 1 << 28 }] {
             file.set(mark).unwrap();
-            assert_eq!(read(directory.path()).unwrap(), Some(mark));
+            assert_eq!(read(&directory).unwrap(), Some(mark));
         }
         let sound = encode(DurableMark { epoch: Epoch(2), end: 8192 });
         for bit in 0..256 {

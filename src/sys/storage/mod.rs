@@ -14,6 +14,7 @@
 
 mod aligned;
 mod direct;
+mod directory;
 pub mod faulty;
 mod files;
 mod follower;
@@ -78,6 +79,17 @@ pub struct DurableMark {
     pub epoch: Epoch,
     /// Everything in it before this offset is durable.
     pub end: u64,
+}
+
+/// What was taken away from under a writer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Displaced {
+    /// The file it writes to no longer has its name.
+    Segment,
+    /// Its directory is no longer at its path.
+    Directory,
+    /// The lock file is not the one that is locked: another server could start here.
+    Lock,
 }
 
 /// How a group commit is to be made durable.
@@ -296,10 +308,18 @@ pub trait Storage: ReadStorage {
     /// What the system answered. Harmless: readers fall behind.
     fn set_durable_mark(&mut self, mark: DurableMark) -> io::Result<()>;
 
+    /// What is no longer where it was opened: the directory, the data directory's lock file, or `file`, which is to be named
+    /// `name`; `None` if all of it is. The calls of this trait go by descriptor and do not notice.
+    ///
+    /// # Errors
+    /// What the system answered; then nothing is known.
+    fn displaced(&mut self, file: FileId, name: &str) -> io::Result<Option<Displaced>>;
+
     /// The oldest segment a registered follower still needs; `None` if there is no follower.
     ///
     /// # Errors
-    /// What the system answered; then nothing may be retired.
+    /// What the system answered; then nothing may be retired, and nothing else is wrong: readers of other users make what is
+    /// looked at here.
     fn followers_need(&mut self) -> io::Result<Option<Epoch>>;
 
     /// Makes the regions known to the kernel, so that writes from them skip the pinning of pages. Once, before

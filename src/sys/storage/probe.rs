@@ -1,6 +1,6 @@
 //! What the disk under a directory can do: O_DIRECT, and how a write becomes durable on it. At start only.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -20,13 +20,13 @@ pub(super) fn probe(files: &mut Files, choice: SyncChoice) -> io::Result<Facts> 
         warnings.push(format!(
             "the filesystem of {} has no O_DIRECT: the log goes through the page cache, slower and with a less even \
              latency; put it on ext4 or xfs",
-            files.path().display()
+            files.directory().path().display()
         ));
     }
     let (sync, sync_reason) = match choice {
         SyncChoice::Dsync => (SyncMode::Dsync, "configured".to_owned()),
         SyncChoice::Fdatasync => (SyncMode::Fdatasync, "configured".to_owned()),
-        SyncChoice::Auto => suggest(&queue_of(files.path())?),
+        SyncChoice::Auto => suggest(&queue_of(files.directory().file())?),
     };
     Ok(Facts { direct: files.direct, sync, sync_reason, warnings })
 }
@@ -36,9 +36,10 @@ pub(super) fn probe(files: &mut Files, choice: SyncChoice) -> io::Result<Facts> 
 fn try_direct(files: &Files) -> io::Result<bool> {
     let flags = libc::O_RDWR | libc::O_CREAT | libc::O_TRUNC;
     let outcome = files
+        .directory()
         .open_at(PROBE_NAME, flags | libc::O_DIRECT)
         .and_then(|file| file.write_all_at(AlignedBytes::zeroed(PAGE_BYTES).as_ref(), 0));
-    match fs::remove_file(files.path().join(PROBE_NAME)) {
+    match files.directory().remove(PROBE_NAME) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
@@ -59,8 +60,8 @@ struct Queue {
     fua: String,
 }
 
-fn queue_of(directory: &Path) -> io::Result<Queue> {
-    let device = fs::metadata(directory)?.dev();
+fn queue_of(directory: &File) -> io::Result<Queue> {
+    let device = directory.metadata()?.dev();
     let name = format!("{}:{}", libc::major(device), libc::minor(device));
     let Ok(mut path) = fs::canonicalize(Path::new("/sys/dev/block").join(&name)) else {
         // Not on one block device: tmpfs, overlayfs, btrfs, network filesystems.
@@ -113,6 +114,6 @@ mod tests {
             assert_eq!(facts.warnings.is_empty(), facts.direct, "no O_DIRECT is worth a warning");
         }
         assert!(!probe(&mut files, SyncChoice::Auto).unwrap().sync_reason.is_empty());
-        assert_eq!(files.list().unwrap(), []);
+        assert_eq!(files.directory().list().unwrap(), []);
     }
 }

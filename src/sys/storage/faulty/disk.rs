@@ -6,7 +6,7 @@ use std::io;
 
 use super::{Call, Failure, Random, SECTOR_BYTES};
 use crate::base::{Epoch, PAGE_BYTES};
-use crate::sys::storage::{DurableMark, errno};
+use crate::sys::storage::{Displaced, DurableMark, errno};
 
 #[derive(Debug)]
 pub(super) struct Pending {
@@ -49,7 +49,9 @@ pub(super) struct Disk {
     pub(super) crashed: bool,
     pub(super) counts: HashMap<Call, u64>,
     pub(super) failures: Vec<(Call, u64, Failure)>,
-    pub(super) followers_need: Option<Epoch>,
+    /// The errno that looking at them fails with, if it does.
+    pub(super) followers_need: Result<Option<Epoch>, i32>,
+    pub(super) displaced: Option<Displaced>,
     pub(super) server_runs: bool,
 }
 
@@ -80,7 +82,8 @@ impl Disk {
             crashed: false,
             counts: HashMap::new(),
             failures: Vec::new(),
-            followers_need: None,
+            followers_need: Ok(None),
+            displaced: None,
             server_runs: false,
         }
     }

@@ -11,7 +11,7 @@ mod storage;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{DurableMark, Facts, SyncMode};
+use super::{Displaced, DurableMark, Facts, SyncMode};
 use crate::base::Epoch;
 
 use disk::{Content, Disk};
@@ -168,7 +168,17 @@ impl FaultyDisk {
 
     /// What followers need from now on.
     pub fn set_followers_need(&self, epoch: Option<Epoch>) {
-        self.lock().followers_need = epoch;
+        self.lock().followers_need = Ok(epoch);
+    }
+
+    /// Makes looking at what followers need fail from now on.
+    pub fn fail_followers(&self, errno: i32) {
+        self.lock().followers_need = Err(errno);
+    }
+
+    /// Says from now on that this was taken away.
+    pub fn displace(&self, displaced: Option<Displaced>) {
+        self.lock().displaced = displaced;
     }
 
     /// Whether readers are told that a server runs.

@@ -9,7 +9,9 @@ use super::disk::{Content, Disk, NameChange, Verdict};
 use super::{Call, Failure, FaultyDisk};
 use crate::base::{Epoch, PAGE_BYTES};
 use crate::sys::memory::Region;
-use crate::sys::storage::{Background, DurableMark, Entry, Facts, FileId, ReadStorage, Storage, Write, errno};
+use crate::sys::storage::{
+    Background, Displaced, DurableMark, Entry, Facts, FileId, ReadStorage, Storage, Write, errno,
+};
 
 /// A storage on a [`FaultyDisk`]: one process's view, dead once the process or the machine is.
 #[derive(Debug)]
@@ -235,8 +237,15 @@ impl Storage for FaultyStorage {
         Ok(())
     }
 
+    fn displaced(&mut self, file: FileId, name: &str) -> io::Result<Option<Displaced>> {
+        if let Some(displaced) = self.disk()?.displaced {
+            return Ok(Some(displaced));
+        }
+        Ok((!self.is_still(file, name)?).then_some(Displaced::Segment))
+    }
+
     fn followers_need(&mut self) -> io::Result<Option<Epoch>> {
-        Ok(self.disk()?.followers_need)
+        self.disk()?.followers_need.map_err(errno)
     }
 
     fn register(&mut self, _regions: &[Arc<Region>]) -> io::Result<()> {
