@@ -5,12 +5,12 @@
 
 use std::fmt;
 
-use hashbrown::HashTable;
+use hashbrown::{HashMap, HashTable};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq;
 
-use super::limit::{Bucket, Rate};
-use super::{Credential, Share};
+use super::limit::{Bucket, Limit, Measure, Published};
+use super::{Credential, Share, Uses};
 use crate::base::TenantId;
 
 /// SHA-256 of a key.
@@ -35,9 +35,9 @@ pub struct Tenant {
     /// His share when the server is the bottleneck, in relation to others' weights: 1 to [`WEIGHT_MAX`].
     pub weight: u32,
     /// His limit on events; `None`: no limit.
-    pub events: Option<Rate>,
+    pub events: Option<Limit>,
     /// His limit on bytes of bodies; `None`: no limit.
-    pub bytes: Option<Rate>,
+    pub bytes: Option<Limit>,
 }
 
 /// What a shard keeps for each tenant.
@@ -134,6 +134,25 @@ impl TenantTable {
             table.tenants.push(tenant);
         }
         Ok(table)
+    }
+
+    /// This table taking the place of `old` at `now_ns`, on the clock that shards share: limits begin where those before them
+    /// have come to, as [`Limit::following`] says.
+    #[must_use]
+    pub fn following(mut self, old: &Self, now_ns: u64, uses: &Uses) -> Self {
+        let before: HashMap<TenantId, &Tenant> = old.named().iter().map(|tenant| (tenant.id, tenant)).collect();
+        for tenant in &mut self.tenants[1..] {
+            let before = before.get(&tenant.id);
+            // Any shard sees the same of it.
+            let published = |measure| Published::new(uses, 0, usize::from(tenant.id.0), measure);
+            tenant.events = tenant.events.map(|limit| {
+                limit.following(before.and_then(|before| before.events), now_ns, published(Measure::Events))
+            });
+            tenant.bytes = tenant.bytes.map(|limit| {
+                limit.following(before.and_then(|before| before.bytes), now_ns, published(Measure::Bytes))
+            });
+        }
+        self
     }
 
     /// Counts tables: a later one has a higher number.
