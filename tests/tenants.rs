@@ -228,6 +228,9 @@ fn a_key_file_that_is_none_stops_the_start() {
     keys.write("");
     let (code, said) = setup(&keys).start_refused();
     assert!(code == 2 && said.contains("names no [[tenant]]"), "{code}: {said}");
+    keys.write("[[tenant]]\nname = \"acme\"\nkey_sha256 = []\n");
+    let (code, said) = setup(&keys).start_refused();
+    assert!(code == 2 && said.contains("tenant acme: he has no key"), "{code}: {said}");
     let (code, said) = Setup::new().set("tenants", "/nowhere/keys.toml").start_refused();
     assert!(code == 2 && said.contains("cannot be read"), "{code}: {said}");
 }

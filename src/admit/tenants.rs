@@ -61,6 +61,11 @@ pub enum TenantError {
         /// The other.
         second: String,
     },
+    /// A tenant has a key twice: one of them was to be another.
+    RepeatedKey {
+        /// Which tenant.
+        tenant: String,
+    },
 }
 
 impl fmt::Display for TenantError {
@@ -69,6 +74,7 @@ impl fmt::Display for TenantError {
             Self::SharedKey { first, second } => {
                 write!(f, "tenants {first} and {second} have the same key: make one of them a new one")
             }
+            Self::RepeatedKey { tenant } => write!(f, "tenant {tenant} has the same key twice: leave it out once"),
         }
     }
 }
@@ -107,7 +113,7 @@ impl TenantTable {
     /// The table number `generation` (from 1) of `tenants` and the hashes of their keys. With tenants, a key is needed.
     ///
     /// # Errors
-    /// [`TenantError`] if a key is two tenants'.
+    /// [`TenantError`] if a key is there twice.
     pub fn new(generation: u64, tenants: Vec<(Tenant, Vec<Digest>)>) -> Result<Self, TenantError> {
         assert!(generation > 0, "0 is the generation of no table");
         let anonymous =
@@ -123,9 +129,11 @@ impl TenantTable {
             let slot = u32::try_from(table.tenants.len()).expect("tenants are numbered by u16");
             for key in keys {
                 if let Some(other) = table.slot_of(&key) {
-                    return Err(TenantError::SharedKey {
-                        first: table.tenants.get(other as usize).unwrap_or(&tenant).name.to_string(),
-                        second: tenant.name.to_string(),
+                    let second = tenant.name.to_string();
+                    return Err(match table.tenants.get(other as usize) {
+                        Some(first) => TenantError::SharedKey { first: first.name.to_string(), second },
+                        // He is not in the table yet.
+                        None => TenantError::RepeatedKey { tenant: second },
                     });
                 }
                 table.keys.insert_unique(prefix(&key), (key, slot), |(key, _)| prefix(key));
@@ -264,7 +272,7 @@ mod tests {
         let error = TenantTable::new(1, twice).unwrap_err().to_string();
         assert!(error.starts_with("tenants a and b have the same key"), "{error}");
         let own = TenantTable::new(1, vec![(tenant(1, "a"), vec![digest_of(b"k"), digest_of(b"k")])]).unwrap_err();
-        assert!(own.to_string().starts_with("tenants a and a"), "{own}");
+        assert_eq!(own.to_string(), "tenant a has the same key twice: leave it out once");
         assert_eq!(TenantTable::anonymous().admit(None, &mut Credential::default()), Ok(0));
         assert_eq!(TenantTable::anonymous().admit(Some(b"any"), &mut Credential::default()), Ok(0));
     }

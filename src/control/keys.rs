@@ -4,7 +4,7 @@
 //! ```toml
 //! [[tenant]]
 //! name = "acme"
-//! key_sha256 = ["…"]          # as `tidegate key new acme` prints it
+//! key_sha256 = ["…"]          # as `tidegate key new acme` prints it; of a key of at most KEY_BYTES_MAX bytes
 //! events_per_second = 20000   # 0, or absent: no limit
 //! burst = 60000               # absent: as many as in a second
 //! bytes_per_second = "20MiB"  # of bodies as they come
@@ -132,6 +132,12 @@ impl Keys {
                 return Err(of_tenant("it is there twice: give all its keys in one list".to_owned()));
             }
             check_limits(&entry).map_err(of_tenant)?;
+            if entry.key_sha256.is_empty() {
+                // Of a file with him alone nobody would be let in, and of any file he would not be.
+                return Err(of_tenant(format!(
+                    "he has no key, so he could not send: add key_sha256 as 'tidegate key new {name}' prints it, or leave him out"
+                )));
+            }
             let keys = entry.key_sha256.iter().map(|key| digest(key)).collect::<Result<_, _>>().map_err(of_tenant)?;
             entries.push((entry, keys));
         }
@@ -142,7 +148,7 @@ impl Keys {
     /// anything of his limits.
     ///
     /// # Errors
-    /// When two tenants share a key, or there are no numbers left.
+    /// When a key is there twice, or there are no numbers left.
     pub fn table(&self, generation: u64, numbers: &mut TenantNumbers) -> Result<TenantTable, KeysError> {
         let names = self.entries.iter().map(|(entry, _)| entry.name.as_str());
         let ids = numbers.of_all(names).map_err(KeysError::Numbers)?;
@@ -320,6 +326,12 @@ mod tests {
             (entry("a b", ""), "tenant a b: a name is 1 to 64 letters"),
             (entry("anonymous", ""), "choose another"),
             (keys("\"abc\""), "tenant a: key_sha256 'abc' is no SHA-256"),
+            (
+                keys(""),
+                "tenant a: he has no key, so he could not send: add key_sha256 as 'tidegate key new a' prints it",
+            ),
+            ("[[tenant]]\nname = \"a\"\n".to_owned() + &entry("b", ""), "tenant a: he has no key"),
+            (keys(&format!("\"{one}\", \"{one}\"")), "tenant a has the same key twice: leave it out once"),
             (tenant("burst = 5"), "burst without its limit per second"),
             (tenant("bytes_burst = 5"), "bytes_burst without its limit per second"),
             (tenant("events_per_second = 1\nburst = 0"), "a burst of 0 would let nothing through"),
