@@ -304,6 +304,18 @@ mod tests {
     }
 
     #[test]
+    fn requests_that_begin_before_the_first_is_over_pass_a_limit_together_and_their_debt_is_waited_for() {
+        let rate = Rate { per_second: 10, burst: 10 };
+        let (mut door, _post) = door(TenantTable::new(1, vec![acme(Some(rate))]).unwrap());
+        (0..4).for_each(|_| assert!(door.enter(TICK, &request(Framing::Length(100)), 1).is_ok()));
+        (0..4).for_each(|_| door.book(2 * TICK, TenantId(3), 1000, 100));
+        let Err(TurnedAway::Limited(over)) = door.enter(3 * TICK, &request(Framing::None), 1) else {
+            panic!("not limited")
+        };
+        assert_eq!(over.retry_after_s, 400, "3990 events and one to use, at 10 per second");
+    }
+
+    #[test]
     fn long_bodies_are_charged_as_they_come() {
         let (mut door, _post) = door(TenantTable::anonymous());
         assert_eq!(door.enter(TICK, &request(Framing::Length(1 << 40)), 0), Ok(CHARGED_AHEAD_MAX));
