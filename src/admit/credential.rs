@@ -57,3 +57,23 @@ impl Credential {
         *self = Self::default();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tenants::{Tenant, digest_of};
+    use super::*;
+    use crate::base::TenantId;
+
+    #[test]
+    fn a_key_has_at_most_64_bytes() {
+        for (bytes, slot) in [(1, Some(1)), (KEY_BYTES_MAX, Some(1)), (KEY_BYTES_MAX + 1, None)] {
+            let key = vec![b'k'; bytes];
+            let tenant = Tenant { id: TenantId(1), name: "a".into(), weight: 1, events: None, bytes: None };
+            let table = TenantTable::new(1, vec![(tenant, vec![digest_of(&key)])]).unwrap();
+            let mut credential = Credential::default();
+            assert_eq!(credential.identify(&key, &table), slot, "{bytes} bytes");
+            assert_eq!(credential.identify(&key, &table), slot, "{bytes} bytes, when it is known");
+            assert_eq!(credential.identify(&key[1..], &table), None);
+        }
+    }
+}

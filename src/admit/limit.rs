@@ -1,26 +1,32 @@
-//! A tenant's rate limit, split over shards without a lock and without lending. Shard threads; pure but for counters that
-//! one thread writes and all read.
+//! A tenant's rate limit, split over shards without a lock and without lending. Shard threads, and the control thread when a
+//! limit changes; pure but for numbers that one thread writes and all read.
 //!
-//! There is one bucket per tenant, and it is nowhere: it is computed. Every shard publishes what it has let a tenant use, a
-//! counter that it alone writes, and what it found when it last looked at his bucket. A look takes the freshest such
-//! finding of any shard, adds what the rate brought since and takes off what all counters grew by since: so every shard
-//! finds the same level, at most once a millisecond and tenant, and only when a request of his comes. A tenant
-//! whose connections all sit on one shard has his whole rate there; one who is everywhere has it once and not once per
-//! shard. What shards use before they see each other's counters is a debt that the next look finds: the average over time
-//! is exact, and what a burst can exceed is bounded by what is granted between two looks.
+//! There is one bucket per tenant, and it is nowhere: it is computed. It has an *origin*, and is full again `used / rate` after
+//! that, where `used` is all that he ever used: so a use puts this time off by what it takes to bring as much again. While
+//! the bucket is full the origin moves on with time, because what the rate brings then is lost. What was used every shard
+//! can add up, since each counts what it let him use ([`super::uses`]); and each publishes the latest origin that it knows,
+//! of which the latest is the bucket's, whoever looked last. A tenant whose connections all sit on one shard has his whole
+//! rate there; one who is everywhere has it once and not once per shard.
 //!
-//! A grant is the part of the level that a shard's part of the recent use suggests, and at least 1/shards: busy
-//! shards do not each spend the whole level at once.
+//! The origin must have moved before something is used, else idle time would count for nothing: a shard looks before it books a
+//! use, unless it looked within 10 ms. What the rate brought to a full bucket since is then not lost yet, so it may hold
+//! what the rate brings in 10 ms more than its burst, once and not once per look. It never holds less.
+//!
+//! A request's look gives the shard a grant: the part of the level that its part of the recent use suggests, and at least
+//! 1/shards, so that busy shards do not each spend the whole level at once. Until the grant is used up or 10 ms old requests
+//! need no look. What shards use before they see each other's counts is a debt that the next look finds: the average over
+//! time is exact, and what a burst can exceed is what is granted between two looks, and what requests bring that were let
+//! in before the first of them was over.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use super::uses::{Count, Origin, Use, Uses};
 
-/// A look at other shards' counters lasts this long: each costs a cache miss per shard.
+/// A look at other shards' counters lasts this long if it granted nothing: each costs a cache miss per shard.
 const LOOK_NS: u64 = 1_000_000;
-/// A grant not used by then is void: others may have used it since.
+/// A look counts for so long: then a grant not used is void, since others may have used it, and a use is not booked on it.
 const GRANT_NS: u64 = 10_000_000;
-const NS_PER_S: i128 = 1_000_000_000;
+const NS_PER_S: u64 = 1_000_000_000;
 
-/// A limit: so much per second, and so much at once.
+/// So much per second, and so much at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
     /// Per second.
@@ -29,92 +35,74 @@ pub struct Rate {
     pub burst: u64,
 }
 
-/// What one shard let one tenant do, since the start, and what it found of his limits. Written by that shard only.
-#[derive(Debug, Default)]
-pub struct Use {
+impl Rate {
+    /// Nanoseconds in which it brings `units`, rounded down.
+    fn ns_of(self, units: u64) -> u64 {
+        let ns = u128::from(units) * u128::from(NS_PER_S) / u128::from(self.per_second.max(1));
+        u64::try_from(ns).unwrap_or(u64::MAX)
+    }
+
+    /// What it brings in `ns`, rounded up.
+    fn units_in(self, ns: u64) -> u64 {
+        let units = (u128::from(ns) * u128::from(self.per_second.max(1))).div_ceil(u128::from(NS_PER_S));
+        u64::try_from(units).unwrap_or(u64::MAX)
+    }
+}
+
+/// A rate that is in force, and where its bucket began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limit {
+    /// The rate.
+    pub rate: Rate,
+    /// The number of the table that brought it: origins published under another limit do not count.
+    epoch: u64,
+    /// The bucket's first origin.
+    origin_ns: u64,
+    /// All shards' count then: what came before does not count.
+    used_before: u64,
+}
+
+impl Limit {
+    /// A limit that the table number `epoch` brings, with a full bucket, for a tenant who has used nothing.
+    #[must_use]
+    pub fn new(rate: Rate, epoch: u64) -> Self {
+        Self { rate, epoch, origin_ns: 0, used_before: 0 }
+    }
+
+    /// This limit, taking the place of `old` at `now_ns`. The same rate goes on as it was. Where there was no limit the bucket is
+    /// full, whatever was used. Otherwise as many units are missing as were before: of the burst all but one at most, and
+    /// beside that what he had to wait for before he might use one, which is brought at the higher of the two rates, so
+    /// that nobody waits longer than he was told.
+    #[must_use]
+    pub fn following(self, old: Option<Self>, now_ns: u64, published: Published<'_>) -> Self {
+        let Some(old) = old else { return Self { used_before: published.used(), ..self } };
+        if old.rate == self.rate {
+            return old;
+        }
+        let Standing { all, missing_ns, .. } = published.standing(&old, now_ns);
+        let missing = old.rate.units_in(missing_ns);
+        let of_burst = missing.min(old.rate.burst.max(1) - 1);
+        let fastest = if old.rate.per_second > self.rate.per_second { old.rate } else { self.rate };
+        let wait_ns = fastest.ns_of(missing - of_burst);
+        let missing_ns = wait_ns.saturating_add(self.rate.ns_of(of_burst.min(self.rate.burst.max(1) - 1)));
+        Self { origin_ns: now_ns.saturating_add(missing_ns), used_before: all, ..self }
+    }
+}
+
+/// What a limit is on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Measure {
     /// Events stored or refused as invalid.
-    pub events: Count,
+    Events,
     /// Bytes of bodies as they came.
-    pub bytes: Count,
-    /// Requests admitted.
-    pub requests: Count,
-    /// Requests refused for his limits.
-    pub limited: Count,
-    /// Requests refused for the server's capacity.
-    pub refused: Count,
-    /// What the shard found when it last looked at his bucket of events.
-    pub events_found: Found,
-    /// The same of his bucket of bytes.
-    pub bytes_found: Found,
-}
-
-/// What a shard found when it looked at a bucket.
-#[derive(Debug, Default)]
-pub struct Found {
-    /// When it looked, nanoseconds on the clock that shards share; 0: it has not.
-    looked_ns: AtomicU64,
-    /// When the bucket would be full again, on the same clock.
-    full_at_ns: AtomicU64,
-    /// The sum of all shards' counters then.
-    seen_all: AtomicU64,
-}
-
-/// A count that one thread writes and any thread reads.
-#[derive(Debug, Default)]
-pub struct Count(AtomicU64);
-
-impl Count {
-    /// Adds `n`. Only the owning thread calls this.
-    pub fn add(&self, n: u64) {
-        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
-    }
-
-    /// The count now, or shortly before. Relaxed: a limit needs numbers that only grow, not an order between them.
-    #[must_use]
-    pub fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
-/// All shards' counters of all tenants, by shard and tenant number.
-#[derive(Debug)]
-pub struct Uses(Box<[Box<[Use]>]>);
-
-impl Uses {
-    /// All zero, for that many shards and tenant numbers.
-    #[must_use]
-    pub fn new(shards: usize, ids: usize) -> Self {
-        Self((0..shards).map(|_| (0..ids).map(|_| Use::default()).collect()).collect())
-    }
-
-    /// What `shard` let `tenant` do.
-    #[must_use]
-    pub fn of(&self, shard: usize, tenant: usize) -> &Use {
-        &self.0[shard][tenant]
-    }
-
-    /// One count of `tenant`, over all shards.
-    #[must_use]
-    pub fn sum(&self, tenant: usize, count: fn(&Use) -> &Count) -> u64 {
-        self.0.iter().map(|shard| count(&shard[tenant]).get()).fold(0, u64::wrapping_add)
-    }
-
-    /// Shards.
-    #[must_use]
-    pub fn shards(&self) -> usize {
-        self.0.len()
-    }
-
-    /// Tenant numbers.
-    #[must_use]
-    pub fn ids(&self) -> usize {
-        self.0.first().map_or(0, |shard| shard.len())
-    }
+    Bytes,
 }
 
 /// A tenant who has used up his limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Over {
+    /// Which of his limits.
+    pub of: Measure,
     /// What he may use per second.
     pub limit: u64,
     /// What he may use now: 0, or what other shards' requests may still get.
@@ -125,59 +113,85 @@ pub struct Over {
     pub reset_s: u32,
 }
 
+impl Over {
+    /// Of two limits that are used up, the one that is so for longer: before that, coming again is of no use.
+    #[must_use]
+    pub fn longer(self, other: Self) -> Self {
+        let wait = |over: &Self| (over.retry_after_s, over.reset_s);
+        if wait(&other) > wait(&self) { other } else { self }
+    }
+}
+
 /// What shards publish of one limit of one tenant.
 #[derive(Clone, Copy)]
 pub struct Published<'a> {
     uses: &'a Uses,
     shard: usize,
     tenant: usize,
-    used: fn(&Use) -> &Count,
-    found: fn(&Use) -> &Found,
+    measure: Measure,
+}
+
+/// Where a bucket stands.
+struct Standing {
+    /// What all shards let him use.
+    all: u64,
+    origin_ns: u64,
+    /// Until it is full.
+    missing_ns: u64,
 }
 
 impl<'a> Published<'a> {
-    /// The limit on events, as `shard` looks at it.
+    /// What there is of the limit on `measure`, as `shard` looks at it.
     #[must_use]
-    pub fn events(uses: &'a Uses, shard: usize, tenant: usize) -> Self {
-        Self { uses, shard, tenant, used: |of| &of.events, found: |of| &of.events_found }
+    pub fn new(uses: &'a Uses, shard: usize, tenant: usize, measure: Measure) -> Self {
+        Self { uses, shard, tenant, measure }
     }
 
-    /// The limit on bytes, as `shard` looks at it.
-    #[must_use]
-    pub fn bytes(uses: &'a Uses, shard: usize, tenant: usize) -> Self {
-        Self { uses, shard, tenant, used: |of| &of.bytes, found: |of| &of.bytes_found }
+    fn count(&self) -> fn(&Use) -> &Count {
+        match self.measure {
+            Measure::Events => |of| &of.events,
+            Measure::Bytes => |of| &of.bytes,
+        }
+    }
+
+    fn origin<'b>(&self, of: &'b Use) -> &'b Origin {
+        match self.measure {
+            Measure::Events => &of.events_origin,
+            Measure::Bytes => &of.bytes_origin,
+        }
     }
 
     fn own(&self) -> u64 {
-        (self.used)(self.uses.of(self.shard, self.tenant)).get()
+        self.count()(self.uses.of(self.shard, self.tenant)).get()
     }
 
-    /// The freshest finding of any shard: when it looked, when the bucket would be full, and what was used by then.
-    fn freshest(&self) -> Option<(u64, u64, u64)> {
-        let findings = self.uses.0.iter().map(|shard| (self.found)(&shard[self.tenant]));
-        let freshest = findings.max_by_key(|found| found.looked_ns.load(Ordering::Relaxed))?;
-        // Acquire pairs with the Release in `publish`: the two others are of this look or a later one. Of a later one they
-        // miss what was used in between, one grant at most.
-        let looked_ns = freshest.looked_ns.load(Ordering::Acquire);
-        let (full_at, seen) = (freshest.full_at_ns.load(Ordering::Relaxed), freshest.seen_all.load(Ordering::Relaxed));
-        (looked_ns > 0).then_some((looked_ns, full_at, seen))
+    fn used(&self) -> u64 {
+        self.uses.sum(self.tenant, self.count())
     }
 
-    fn publish(&self, now_ns: u64, full_at_ns: u64, seen_all: u64) {
-        let found = (self.found)(self.uses.of(self.shard, self.tenant));
-        found.full_at_ns.store(full_at_ns, Ordering::Relaxed);
-        found.seen_all.store(seen_all, Ordering::Relaxed);
-        found.looked_ns.store(now_ns.max(1), Ordering::Release);
+    fn standing(&self, limit: &Limit, now_ns: u64) -> Standing {
+        // Counts first: who sees a use then sees the origin that was raised before it.
+        let all = self.used();
+        let used_ns = limit.rate.ns_of(all.saturating_sub(limit.used_before));
+        let known_ns = self.uses.each(self.tenant).map(|of| self.origin(of).of(limit.epoch)).max().unwrap_or(0);
+        let origin_ns = known_ns.max(limit.origin_ns).max(now_ns.saturating_sub(used_ns));
+        Standing { all, origin_ns, missing_ns: origin_ns.saturating_add(used_ns).saturating_sub(now_ns) }
+    }
+
+    fn raise(&self, limit: &Limit, origin_ns: u64) {
+        self.origin(self.uses.of(self.shard, self.tenant)).raise(limit.epoch, origin_ns);
     }
 }
 
 /// One shard's view of one tenant's bucket.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Bucket {
-    /// At the last look, in 10^-9 units, so that any rate is exact at a resolution of a nanosecond.
-    level: i128,
+    /// As it was when a request was last checked; `None`: there was none.
+    limit: Option<Limit>,
     /// Nothing was looked at before 1.
     looked_ns: u64,
+    /// Until the bucket is full, at the last look.
+    missing_ns: u64,
     /// The counters at the last look: of all shards, and of this one.
     seen_all: u64,
     seen_own: u64,
@@ -186,11 +200,15 @@ pub struct Bucket {
 }
 
 impl Bucket {
-    /// Whether one more request may begin, at `now_ns` on the clock that shards share.
+    /// Whether one more request may begin under `limit`, at `now_ns` on the clock that shards share.
     ///
     /// # Errors
     /// [`Over`], with what to tell the client.
-    pub fn check(&mut self, now_ns: u64, rate: Rate, published: Published<'_>) -> Result<(), Over> {
+    pub fn check(&mut self, now_ns: u64, limit: Option<&Limit>, published: Published<'_>) -> Result<(), Over> {
+        if self.limit.map(|known| known.epoch) != limit.map(|limit| limit.epoch) {
+            *self = Self { limit: limit.copied(), ..Self::default() };
+        }
+        let Some(limit) = self.limit else { return Ok(()) };
         let own = published.own();
         let age_ns = now_ns.saturating_sub(self.looked_ns);
         let began = self.looked_ns > 0;
@@ -200,131 +218,54 @@ impl Bucket {
         // After a look that granted nothing, the next one may wait: a client in a tight loop shall not cost cache misses.
         let was_in_vain = self.granted <= self.seen_own;
         if !began || age_ns >= LOOK_NS || !was_in_vain {
-            self.look(now_ns, rate, own, published);
+            self.look(now_ns, &limit, own, published);
         }
-        if own < self.granted { Ok(()) } else { Err(self.over(rate)) }
+        if own < self.granted { Ok(()) } else { Err(self.over(limit.rate, published.measure)) }
     }
 
-    fn look(&mut self, now_ns: u64, rate: Rate, own: u64, published: Published<'_>) {
-        let burst = i128::from(rate.burst.max(1)) * NS_PER_S;
-        let per_second = i128::from(rate.per_second.max(1));
-        let all = published.uses.sum(published.tenant, published.used);
-        self.level = match published.freshest() {
-            None => burst,
-            Some((_, full_at_ns, seen_all)) => {
-                let missing = per_second * i128::from(full_at_ns.saturating_sub(now_ns));
-                burst - missing - i128::from(all.saturating_sub(seen_all)) * NS_PER_S
-            }
-        };
-        let missing_ns = u64::try_from((burst - self.level) / per_second).unwrap_or(u64::MAX);
-        published.publish(now_ns, now_ns.saturating_add(missing_ns), all);
-        let units = (self.level.max(0) + NS_PER_S - 1) / NS_PER_S;
-        let even = units / published.uses.shards().max(1) as i128;
+    /// To be called before a use is booked, at `now_ns`: so that the time before it counts for what it was. A request that came
+    /// under an earlier limit than the present one may be booked without; then what the rate brought since the limit
+    /// changed pays for it, even if the bucket was full.
+    pub fn before_use(&mut self, now_ns: u64, published: Published<'_>) {
+        if let Some(limit) = self.limit
+            && now_ns.saturating_sub(self.looked_ns) >= GRANT_NS
+        {
+            self.look(now_ns, &limit, published.own(), published);
+        }
+    }
+
+    fn look(&mut self, now_ns: u64, limit: &Limit, own: u64, published: Published<'_>) {
+        let Standing { all, origin_ns, missing_ns } = published.standing(limit, now_ns);
+        published.raise(limit, origin_ns);
+        self.missing_ns = missing_ns;
+        let units = self.units(limit.rate);
+        let even = units / published.uses.shards().max(1) as u64;
         let (used_all, used_own) = (all.saturating_sub(self.seen_all), own.saturating_sub(self.seen_own));
-        let by_use = if used_all == 0 { 0 } else { units * i128::from(used_own) / i128::from(used_all) };
-        // At least one, as long as there is any: a level of half a request must not be granted to nobody.
-        let grant = even.max(by_use).max(i128::from(units > 0));
-        self.granted = own.saturating_add(u64::try_from(grant).unwrap_or(u64::MAX));
+        let by_use = u128::from(units) * u128::from(used_own) / u128::from(used_all.max(1));
+        // At least one, as long as there is any: fewer units than shards must not be granted to nobody.
+        let grant = even.max(u64::try_from(by_use).unwrap_or(u64::MAX)).max(u64::from(units > 0));
+        self.granted = own.saturating_add(grant);
         (self.seen_all, self.seen_own, self.looked_ns) = (all, own, now_ns.max(1));
     }
 
-    fn over(&self, rate: Rate) -> Over {
-        let per_second = i128::from(rate.per_second.max(1));
-        let seconds = |units: i128| {
-            let ns = units.max(0) / per_second;
-            u32::try_from((ns + NS_PER_S - 1) / NS_PER_S).unwrap_or(u32::MAX)
-        };
+    /// Whole units that were in it at the last look. A part of one is none: else a burst of one event would be two.
+    fn units(&self, rate: Rate) -> u64 {
+        rate.burst.max(1).saturating_sub(rate.units_in(self.missing_ns))
+    }
+
+    fn over(&self, rate: Rate, of: Measure) -> Over {
+        let wait_ns = self.missing_ns.saturating_sub(rate.ns_of(rate.burst.max(1) - 1));
+        let seconds = |ns: u64| u32::try_from(ns.div_ceil(NS_PER_S)).unwrap_or(u32::MAX);
         Over {
+            of,
             limit: rate.per_second,
-            remaining: u64::try_from(self.level.max(0) / NS_PER_S).unwrap_or(u64::MAX),
-            retry_after_s: seconds(-self.level).max(1),
-            reset_s: seconds(i128::from(rate.burst) * NS_PER_S - self.level),
+            remaining: self.units(rate),
+            retry_after_s: seconds(wait_ns).max(1),
+            reset_s: seconds(self.missing_ns),
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const MS: u64 = 1_000_000;
-
-    /// Requests of `events` each, on the shards that `place` picks, offered `offered` a second; events let through in each
-    /// second.
-    fn run(shards: usize, rate: Rate, events: u64, offered: u64, place: impl Fn(u64) -> usize) -> Vec<u64> {
-        let uses = Uses::new(shards, 1);
-        let mut buckets = vec![Bucket::default(); shards];
-        let mut seconds = Vec::new();
-        for request in 0..offered * 6 {
-            let now_ns = request * 1_000_000_000 / offered;
-            let shard = place(request);
-            if buckets[shard].check(now_ns, rate, Published::events(&uses, shard, 0)).is_ok() {
-                uses.of(shard, 0).events.add(events);
-            }
-            if (request + 1).is_multiple_of(offered) {
-                seconds.push(uses.sum(0, |used| &used.events) - seconds.iter().sum::<u64>());
-            }
-        }
-        seconds
-    }
-
-    #[test]
-    fn the_sum_over_shards_is_the_rate_wherever_the_connections_sit() {
-        let rate = Rate { per_second: 20_000, burst: 20_000 };
-        type Place = fn(u64) -> usize;
-        let places: [(&str, Place); 4] = [
-            ("on one shard", |_| 3),
-            ("on all in turn", |request| (request % 8) as usize),
-            ("on two, unevenly", |request| usize::from(request % 10 == 0)),
-            ("moving", |request| (request / 3000 % 8) as usize),
-        ];
-        for (name, place) in places {
-            for (events, offered) in [(1, 50_000), (10, 4_000), (100, 1_000)] {
-                let seconds = run(8, rate, events, offered, place);
-                for (second, let_through) in seconds.iter().enumerate().skip(1) {
-                    let wrong = let_through.abs_diff(rate.per_second);
-                    assert!(wrong <= rate.per_second / 20, "{name}, {events} each, second {second}: {let_through}");
-                }
-                let first = seconds[0];
-                assert!((20_000..=42_000).contains(&first), "{name}: the burst and a second's rate: {first}");
-            }
-        }
-    }
-
-    #[test]
-    fn below_the_limit_nothing_is_refused() {
-        let rate = Rate { per_second: 20_000, burst: 2_000 };
-        for place in [|_| 0, |request: u64| (request % 4) as usize] {
-            assert_eq!(run(4, rate, 10, 1_900, place), [19_000; 6]);
-        }
-    }
-
-    #[test]
-    fn a_refused_tenant_is_told_when_to_come_again() {
-        let rate = Rate { per_second: 100, burst: 50 };
-        let (uses, mut bucket) = (Uses::new(1, 1), Bucket::default());
-        let mut check = |now_ns| bucket.check(now_ns, rate, Published::bytes(&uses, 0, 0));
-        check(490 * MS).unwrap();
-        // One request brought 400: the burst and three and a half seconds of debt.
-        uses.of(0, 0).bytes.add(400);
-        let over = check(500 * MS).unwrap_err();
-        assert_eq!(over, Over { limit: 100, remaining: 0, retry_after_s: 4, reset_s: 4 });
-        assert!(check(3_900 * MS).is_err());
-        assert!(check(4_100 * MS).is_ok());
-    }
-
-    #[test]
-    fn a_client_in_a_tight_loop_does_not_make_the_shard_look() {
-        let rate = Rate { per_second: 1, burst: 1 };
-        let (uses, mut bucket) = (Uses::new(1, 1), Bucket::default());
-        bucket.check(0, rate, Published::events(&uses, 0, 0)).unwrap();
-        uses.of(0, 0).events.add(5);
-        let mut looks = 0;
-        for us in 0..10_000 {
-            let before = bucket.looked_ns;
-            bucket.check(100 + us * 1000, rate, Published::events(&uses, 0, 0)).unwrap_err();
-            looks += u32::from(bucket.looked_ns != before);
-        }
-        assert!((1..=12).contains(&looks), "{looks} looks in 10 ms");
-    }
-}
+#[path = "limit_tests.rs"]
+mod tests;

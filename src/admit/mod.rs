@@ -26,6 +26,7 @@ mod meter;
 mod retry;
 mod tenants;
 mod traffic;
+mod uses;
 
 pub use admission::{Admission, Config, Facts, Level, Pressure, Priority, Refusal, split_concurrency};
 pub use budget::{BURST_TICKS, Budget};
@@ -35,11 +36,12 @@ pub use ewma::{Decay, Mean, TICK_NS};
 pub use fair::{FairShares, Share, Standing};
 pub use hold::{HOLD_NS_MAX, Hold};
 pub use lag::{LagGuard, Progress};
-pub use limit::{Bucket, Count, Found, Over, Published, Rate, Use, Uses};
+pub use limit::{Bucket, Limit, Measure, Over, Published, Rate};
 pub use meter::{Meter, Turn};
 pub use retry::RetryAfter;
 pub use tenants::{Digest, Tenant, TenantError, TenantTable, TenantUse, Unauthorized, WEIGHT_MAX, digest_of};
 pub use traffic::Traffic;
+pub use uses::{Count, Origin, Use, Uses};
 
 /// One, in parts per million.
 pub const PPM: u64 = 1_000_000;

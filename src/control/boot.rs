@@ -227,6 +227,8 @@ struct Server {
     stop: Arc<AtomicBool>,
     bells: Vec<Arc<Bell>>,
     tenants: Tenants,
+    /// Where the clock began that the shards share.
+    clock_start: Instant,
     shards: Vec<JoinHandle<io::Result<()>>>,
     writers: Vec<JoinHandle<Result<(), WriterFailure>>>,
     _lock: DataLock,
@@ -248,11 +250,11 @@ impl Server {
         let view = Arc::new(view);
         let stop = Arc::new(AtomicBool::new(false));
         let peers = Arc::new(Peers::new(plan.shards.len()));
-        let (bells, shards, writers) = (Vec::new(), Vec::new(), Vec::new());
-        let mut server = Self { view, stop, bells, tenants, shards, writers, _lock: lock };
-
         let mut opened = open_logs(config, plan)?;
         let clock_start = Instant::now();
+        let (bells, shards, writers) = (Vec::new(), Vec::new(), Vec::new());
+        let mut server = Self { clock_start, view, stop, bells, tenants, shards, writers, _lock: lock };
+
         let writer_bells = plan.writers.iter().map(|_| bell()).collect::<Result<Vec<_>, _>>()?;
         let mut ports: Vec<Vec<WriterPort>> = plan.writers.iter().map(|_| Vec::new()).collect();
         let mut setups = Vec::with_capacity(plan.shards.len());
@@ -400,7 +402,8 @@ impl Threads for Server {
     }
 
     fn reload(&mut self) -> String {
-        let said = self.tenants.reload();
+        let now_ns = u64::try_from(self.clock_start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let said = self.tenants.reload(now_ns);
         // One that sleeps must not serve its next request by the old table.
         self.bells.iter().for_each(|bell| bell.ring_always());
         said

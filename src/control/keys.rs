@@ -4,7 +4,7 @@
 //! ```toml
 //! [[tenant]]
 //! name = "acme"
-//! key_sha256 = ["…"]          # as `tidegate key new acme` prints it
+//! key_sha256 = ["…"]          # as `tidegate key new acme` prints it; of a key of at most KEY_BYTES_MAX bytes
 //! events_per_second = 20000   # 0, or absent: no limit
 //! burst = 60000               # absent: as many as in a second
 //! bytes_per_second = "20MiB"  # of bodies as they come
@@ -22,7 +22,7 @@ use serde::Deserialize;
 
 use super::quantity::ByteSize;
 use super::tenant_numbers::{NumbersError, TenantNumbers};
-use crate::admit::{Digest, Rate, Tenant, TenantError, TenantTable, WEIGHT_MAX, digest_of};
+use crate::admit::{Digest, Limit, Rate, Tenant, TenantTable, WEIGHT_MAX, digest_of};
 
 /// Longest name: it is a label of metrics and a column of tables.
 const NAME_BYTES_MAX: usize = 64;
@@ -132,35 +132,42 @@ impl Keys {
                 return Err(of_tenant("it is there twice: give all its keys in one list".to_owned()));
             }
             check_limits(&entry).map_err(of_tenant)?;
+            if entry.key_sha256.is_empty() {
+                // Of a file with him alone nobody would be let in, and of any file he would not be.
+                return Err(of_tenant(format!(
+                    "he has no key, so he could not send: add key_sha256 as 'tidegate key new {name}' prints it, or leave him out"
+                )));
+            }
             let keys = entry.key_sha256.iter().map(|key| digest(key)).collect::<Result<_, _>>().map_err(of_tenant)?;
             entries.push((entry, keys));
         }
         Ok(Self { path: path.to_owned(), entries })
     }
 
-    /// The table number `generation` of these tenants, each numbered as `numbers` knows him or will from now on.
+    /// The table number `generation` of these tenants, each numbered as `numbers` knows him or will from now on. Nobody has used
+    /// anything of his limits.
     ///
     /// # Errors
-    /// When two tenants share a key, or there are no numbers left.
+    /// When a key is there twice, or there are no numbers left.
     pub fn table(&self, generation: u64, numbers: &mut TenantNumbers) -> Result<TenantTable, KeysError> {
         let names = self.entries.iter().map(|(entry, _)| entry.name.as_str());
         let ids = numbers.of_all(names).map_err(KeysError::Numbers)?;
         let tenants = self.entries.iter().zip(ids).map(|((entry, keys), id)| {
-            let rate = |per_second: u64, burst: Option<u64>| {
-                (per_second > 0).then(|| Rate { per_second, burst: burst.unwrap_or(per_second) })
+            let limit = |per_second: u64, burst: Option<u64>| {
+                let rate = Rate { per_second, burst: burst.unwrap_or(per_second) };
+                (per_second > 0).then(|| Limit::new(rate, generation))
             };
             let tenant = Tenant {
                 id,
                 name: entry.name.as_str().into(),
                 weight: entry.weight.unwrap_or(1),
-                events: rate(entry.events_per_second, entry.burst),
-                bytes: rate(entry.bytes_per_second.map_or(0, |bytes| bytes.0), entry.bytes_burst.map(|bytes| bytes.0)),
+                events: limit(entry.events_per_second, entry.burst),
+                bytes: limit(entry.bytes_per_second.map_or(0, |bytes| bytes.0), entry.bytes_burst.map(|bytes| bytes.0)),
             };
             (tenant, keys.clone())
         });
-        TenantTable::new(generation, tenants.collect()).map_err(|error @ TenantError::SharedKey { .. }| {
-            KeysError::Invalid { path: self.path.clone(), problem: error.to_string() }
-        })
+        TenantTable::new(generation, tenants.collect())
+            .map_err(|error| KeysError::Invalid { path: self.path.clone(), problem: error.to_string() })
     }
 }
 
@@ -283,55 +290,54 @@ mod tests {
         }
     }
 
+    /// The entry of `name` with a key of his own and `more`.
+    fn entry(name: &str, more: &str) -> String {
+        let key = hexadecimal(&digest_of(name.as_bytes()));
+        format!("[[tenant]]\nname = \"{name}\"\nkey_sha256 = [\"{key}\"]\n{more}\n")
+    }
+
     #[test]
     fn limits_are_read_and_have_defaults() {
-        let text = r#"
-            [[tenant]]
-            name = "all"
-            key_sha256 = []
-            events_per_second = 20000
-            burst = 60000
-            bytes_per_second = "1MiB"
-            bytes_burst = 5000000
-            weight = 7
-            [[tenant]]
-            name = "some"
-            events_per_second = 10
-            [[tenant]]
-            name = "none"
-            events_per_second = 0
-        "#;
-        let table = table(text).unwrap();
+        let all =
+            "events_per_second = 20000\nburst = 60000\nbytes_per_second = \"1MiB\"\nbytes_burst = 5000000\nweight = 7";
+        let text =
+            entry("all", all) + &entry("some", "events_per_second = 10") + &entry("none", "events_per_second = 0");
+        let table = table(&text).unwrap();
         let [all, some, none] = table.named() else { panic!("three tenants") };
-        assert_eq!(all.events, Some(Rate { per_second: 20_000, burst: 60_000 }));
-        assert_eq!(all.bytes, Some(Rate { per_second: 1 << 20, burst: 5_000_000 }));
+        let limit = |per_second, burst| Some(Limit::new(Rate { per_second, burst }, 1));
+        assert_eq!(all.events, limit(20_000, 60_000));
+        assert_eq!(all.bytes, limit(1 << 20, 5_000_000));
         assert_eq!((all.weight, some.weight), (7, 1));
-        assert_eq!((some.events, some.bytes), (Some(Rate { per_second: 10, burst: 10 }), None));
+        assert_eq!((some.events, some.bytes), (limit(10, 10), None));
         assert_eq!((none.events, none.bytes), (None, None));
     }
 
     #[test]
     fn what_is_wrong_is_refused_and_said_with_its_place() {
-        let tenant = |more: &str| format!("[[tenant]]\nname = \"a\"\n{more}\n");
-        let one = digest_of(b"one").iter().map(|byte| format!("{byte:02X}")).collect::<String>();
+        let tenant = |more: &str| entry("a", more);
+        let one = hexadecimal(&digest_of(b"a"));
+        let keys = |keys: &str| format!("[[tenant]]\nname = \"a\"\nkey_sha256 = [{keys}]\n");
         for (text, part) in [
             (String::new(), "it names no [[tenant]], so nobody could be let in"),
             ("[[tenant]]\n".to_owned(), "line 1: missing field `name`"),
-            (tenant("events_per_seconds = 1"), "line 3: unknown field `events_per_seconds`"),
+            (tenant("events_per_seconds = 1"), "line 4: unknown field `events_per_seconds`"),
             (tenant("[server]"), "unknown field `server`"),
             (tenant("") + &tenant(""), "tenant a: it is there twice"),
-            ("[[tenant]]\nname = \"a b\"".to_owned(), "tenant a b: a name is 1 to 64 letters"),
-            ("[[tenant]]\nname = \"anonymous\"".to_owned(), "choose another"),
-            (tenant("key_sha256 = [\"abc\"]"), "tenant a: key_sha256 'abc' is no SHA-256"),
+            (entry("a b", ""), "tenant a b: a name is 1 to 64 letters"),
+            (entry("anonymous", ""), "choose another"),
+            (keys("\"abc\""), "tenant a: key_sha256 'abc' is no SHA-256"),
+            (
+                keys(""),
+                "tenant a: he has no key, so he could not send: add key_sha256 as 'tidegate key new a' prints it",
+            ),
+            ("[[tenant]]\nname = \"a\"\n".to_owned() + &entry("b", ""), "tenant a: he has no key"),
+            (keys(&format!("\"{one}\", \"{one}\"")), "tenant a has the same key twice: leave it out once"),
             (tenant("burst = 5"), "burst without its limit per second"),
             (tenant("bytes_burst = 5"), "bytes_burst without its limit per second"),
             (tenant("events_per_second = 1\nburst = 0"), "a burst of 0 would let nothing through"),
             (tenant("weight = 0"), "weight = 0: give 1 to 1000"),
             (
-                format!(
-                    "{}[[tenant]]\nname = \"b\"\nkey_sha256 = [\"{one}\"]",
-                    tenant(&format!("key_sha256 = [\"{one}\"]"))
-                ),
+                format!("{}[[tenant]]\nname = \"b\"\nkey_sha256 = [\"{}\"]", tenant(""), one.to_uppercase()),
                 "tenants a and b have the same key",
             ),
         ] {

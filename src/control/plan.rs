@@ -163,7 +163,7 @@ impl Plan {
     ///
     /// # Errors
     /// When it names cores that are not there, needs more memory or descriptors than there are, gives a writer nothing
-    /// to write, or lets a spinning shard share its core.
+    /// to write or a shard no request to serve, or lets a spinning shard share its core.
     pub fn make(config: &Config, host: &Host) -> Result<Self, PlanError> {
         let cores = assign_cores(config, host)?;
         let writers = place_writers(&cores, host);
@@ -193,7 +193,7 @@ impl Plan {
             admin: config.admin,
             idle: config.idle,
             target_utilization: config.target_utilization,
-            normal_ccu: normal_ccu(config, &limits, shards.len() as u64),
+            normal_ccu: plan_normal_ccu(config, &limits, shards.len())?,
             lag_target: config.lag_target,
             limits,
             drain_timeout: config.drain_timeout,
@@ -210,14 +210,21 @@ impl Plan {
     }
 }
 
-/// `max_ccu` times the target: at least one request for each shard, because a server that may serve nothing is none.
+/// `max_ccu` times the target: at least one request for each shard, because a shard that may serve nothing is none.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
-fn normal_ccu(config: &Config, limits: &Limits, shards: u64) -> u64 {
+fn plan_normal_ccu(config: &Config, limits: &Limits, shards: usize) -> Result<u64, PlanError> {
+    let shards = shards as u64;
     let max_ccu = match config.max_ccu {
         0 => u64::from(limits.connections_per_shard_max) * shards,
         max_ccu => u64::from(max_ccu),
     };
-    ((max_ccu as f64 * config.target_utilization) as u64).max(shards)
+    if max_ccu < shards {
+        let problem = format!(
+            "each of {shards} shards serves at least one request at a time; give at least {shards}, or --shards {max_ccu}"
+        );
+        return refuse(config, "max_ccu", &max_ccu, problem);
+    }
+    Ok(((max_ccu as f64 * config.target_utilization) as u64).max(shards))
 }
 
 /// The cores of each kind of thread. Shards' cores may be fewer than shards: they then take turns.

@@ -225,3 +225,13 @@ fn everything_that_could_be_better_is_said_with_its_fix() {
     let plan = plan_of("", &poor);
     assert!(advised(&plan, "the log is on tmpfs") && advised(&plan, "will be refused with 507"));
 }
+
+#[test]
+fn fewer_requests_in_flight_than_shards_are_refused() {
+    let host = host(9, 1, 1);
+    assert_eq!(plan("max_ccu = 8\ntarget_utilization = 0.5", &host).normal_ccu, 8, "one for each shard");
+    let said = refused("max_ccu = 7\ntarget_utilization = 0.5", &host);
+    assert!(said.starts_with("max_ccu = 7") && said.contains("give at least 8, or --shards 7"), "{said}");
+    assert_eq!(plan("max_ccu = 7\nshards = 7", &host).normal_ccu, 7);
+    assert_eq!(plan("max_ccu = 100\ntarget_utilization = 0.5", &host).normal_ccu, 50);
+}

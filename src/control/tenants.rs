@@ -69,8 +69,8 @@ impl Tenants {
     }
 
     /// Reads the key file again and sends the new table to every shard, whose bells are then to be rung; what it was, for
-    /// the log. Without a key file, or with one that is wrong, all stays as it is.
-    pub fn reload(&mut self) -> String {
+    /// the log. It is `now_ns` on the clock that shards share. Without a key file, or with one that is wrong, all stays as it is.
+    pub fn reload(&mut self, now_ns: u64) -> String {
         let generation = self.in_force().generation() + 1;
         let Some((path, numbers)) = &mut self.file else {
             return "nothing to reload: no key file is configured (--tenants); other settings are fixed at start"
@@ -80,8 +80,9 @@ impl Tenants {
             return "a shard has yet to take the tables sent before; keys and limits stay as they were: try again"
                 .to_owned();
         }
+        let old = self.tables.last().expect("there is always one");
         let table = match Keys::read(path).and_then(|keys| keys.table(generation, numbers)) {
-            Ok(table) => Arc::new(table),
+            Ok(table) => Arc::new(table.following(old, now_ns, &self.shown.uses)),
             Err(error) => return format!("{error}; keys and limits stay as they were"),
         };
         for shard in &mut self.news {
@@ -155,7 +156,7 @@ impl TenantsShown {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admit::{Credential, digest_of};
+    use crate::admit::{Bucket, Credential, Measure, Published, digest_of};
     use crate::base::TenantId;
 
     fn entry(name: &str, key: &str) -> String {
@@ -171,7 +172,7 @@ mod tests {
         let mut tenants = Tenants::open(Some(&file), home.path(), 10, 2).unwrap();
         let mut shards = [tenants.for_shard(), tenants.for_shard()];
         std::fs::write(&file, entry("b", "two") + &entry("a", "three")).unwrap();
-        assert!(tenants.reload().starts_with("keys and limits of 2 tenants taken over"), "{:?}", tenants.tables);
+        assert!(tenants.reload(1).starts_with("keys and limits of 2 tenants taken over"), "{:?}", tenants.tables);
         assert_eq!(tenants.tables.len(), 2, "the shards have the old one");
         for shard in &mut shards {
             shard.table = shard.news.pop().unwrap();
@@ -180,13 +181,35 @@ mod tests {
             assert_eq!(shard.table.tenant(slot).id, TenantId(1), "he was the first");
         }
         std::fs::write(&file, "nonsense").unwrap();
-        let said = tenants.reload();
+        let said = tenants.reload(1);
         assert!(said.contains("line 1") && said.ends_with("stay as they were"), "{said}");
         std::fs::write(&file, entry("a", "four")).unwrap();
-        tenants.reload();
+        tenants.reload(1);
         assert_eq!(tenants.tables.len(), 2, "the first is gone, the second is in use");
         shards[1].uses.of(1, 1).events.add(7);
         assert_eq!(tenants.shown().figures(), [("a".to_owned(), vec![0, 7, 0, 0, 0])]);
+    }
+
+    #[test]
+    fn a_reload_takes_over_what_is_left_of_a_debt() {
+        let home = tempfile::tempdir().unwrap();
+        let file = home.path().join("keys.toml");
+        let limited = |per_second: u64| entry("a", "one") + &format!("events_per_second = {per_second}\nburst = 10\n");
+        std::fs::write(&file, limited(10)).unwrap();
+        let mut tenants = Tenants::open(Some(&file), home.path(), 10, 1).unwrap();
+        let mut shard = tenants.for_shard();
+        let uses = Arc::clone(&shard.uses);
+        let (mut bucket, published) = (Bucket::default(), Published::new(&uses, 0, 1, Measure::Events));
+        let mut check = |table: &TenantTable, now_ns| bucket.check(now_ns, table.tenant(1).events.as_ref(), published);
+        check(&shard.table, 1).unwrap();
+        uses.of(0, 1).events.add(1010);
+        std::fs::write(&file, limited(100) + &entry("b", "two")).unwrap();
+        tenants.reload(10_000_000_000);
+        shard.table = shard.news.pop().unwrap();
+        // Of 1000 too many 100 are paid; the rest at 100 a second.
+        let over = check(&shard.table, 10_000_000_000).unwrap_err();
+        assert_eq!((over.limit, over.retry_after_s), (100, 10), "nine seconds, and then one to use");
+        assert!(check(&shard.table, 19_030_000_000).is_ok());
     }
 
     #[test]
@@ -194,7 +217,7 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let mut tenants = Tenants::open(None, home.path(), 10, 1).unwrap();
         assert!(!tenants.for_shard().table.key_needed());
-        assert!(tenants.reload().starts_with("nothing to reload"));
+        assert!(tenants.reload(1).starts_with("nothing to reload"));
         assert!(tenants.shown().figures().is_empty());
     }
 
@@ -205,7 +228,7 @@ mod tests {
         std::fs::write(&file, entry("a", "one")).unwrap();
         let mut tenants = Tenants::open(Some(&file), home.path(), 10, 1).unwrap();
         let _asleep = tenants.for_shard();
-        (0..NEWS_MAX).for_each(|_| assert!(tenants.reload().starts_with("keys and limits of 1 tenant taken")));
-        assert!(tenants.reload().ends_with("try again"));
+        (0..NEWS_MAX).for_each(|_| assert!(tenants.reload(1).starts_with("keys and limits of 1 tenant taken")));
+        assert!(tenants.reload(1).ends_with("try again"));
     }
 }

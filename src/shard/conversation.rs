@@ -503,7 +503,8 @@ impl Conversation {
     fn settle(&mut self, ctx: &mut Context) -> bool {
         let Some(entry) = self.entry.take() else { return false };
         let tally = &self.body.tally;
-        ctx.door.book(entry.tenant, u64::from(tally.accepted) + u64::from(tally.rejected), self.body_bytes);
+        let events = u64::from(tally.accepted) + u64::from(tally.rejected);
+        ctx.door.book(ctx.clock.ns(), entry.tenant, events, self.body_bytes);
         true
     }
 

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use super::longest::LongestTurn;
 use super::request::Request;
 use crate::admit::{
-    Admission, Credential, Facts, Level, Over, Published, REQUEST_WORK, Refusal, TenantTable, TenantUse, Traffic, Turn,
-    Uses,
+    Admission, Credential, Facts, Level, Measure, Over, Published, REQUEST_WORK, Refusal, TenantTable, TenantUse,
+    Traffic, Turn, Uses,
 };
 use crate::base::TenantId;
 use crate::metrics::ShardMetrics;
@@ -104,11 +104,10 @@ impl Door {
         let tenant = self.tenants.tenant(slot);
         let id = usize::from(tenant.id.0);
         let (state, used) = (&mut self.states[id], self.uses.of(self.shard, id));
-        let by_events =
-            tenant.events.map(|rate| state.events.check(now_ns, rate, Published::events(&self.uses, self.shard, id)));
-        let by_bytes =
-            tenant.bytes.map(|rate| state.bytes.check(now_ns, rate, Published::bytes(&self.uses, self.shard, id)));
-        if let Some(Err(over)) = by_events.filter(Result::is_err).or(by_bytes) {
+        let published = |measure| Published::new(&self.uses, self.shard, id, measure);
+        let by_events = state.events.check(now_ns, tenant.events.as_ref(), published(Measure::Events)).err();
+        let by_bytes = state.bytes.check(now_ns, tenant.bytes.as_ref(), published(Measure::Bytes)).err();
+        if let Some(over) = by_events.into_iter().chain(by_bytes).reduce(Over::longer) {
             used.limited.add(1);
             return Err(TurnedAway::Limited(over));
         }
@@ -128,8 +127,12 @@ impl Door {
     }
 
     /// Books what a request of the tenant with `id` brought, for his limits and his statistics.
-    pub fn book(&self, id: TenantId, events: u64, bytes: u64) {
-        let used = self.uses.of(self.shard, usize::from(id.0));
+    pub fn book(&mut self, now_ns: u64, id: TenantId, events: u64, bytes: u64) {
+        let id = usize::from(id.0);
+        let (state, used) = (&mut self.states[id], self.uses.of(self.shard, id));
+        let published = |measure| Published::new(&self.uses, self.shard, id, measure);
+        state.events.before_use(now_ns, published(Measure::Events));
+        state.bytes.before_use(now_ns, published(Measure::Bytes));
         used.events.add(events);
         used.bytes.add(bytes);
     }
@@ -231,7 +234,7 @@ pub struct Turned {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admit::{Config, Rate, Tenant, digest_of};
+    use crate::admit::{Config, Limit, Rate, Tenant, digest_of};
     use crate::shard::request::{Content, Encoding, Framing, Route};
 
     fn request(framing: Framing) -> Request {
@@ -260,6 +263,7 @@ mod tests {
     }
 
     fn acme(events: Option<Rate>) -> (Tenant, Vec<crate::admit::Digest>) {
+        let events = events.map(|rate| Limit::new(rate, 1));
         let tenant = Tenant { id: TenantId(3), name: "acme".into(), weight: 1, events, bytes: None };
         (tenant, vec![digest_of(b"key")])
     }
@@ -275,13 +279,41 @@ mod tests {
         let slot = door.identify(Some(b"key"), &mut credential).unwrap();
         assert_eq!(door.tenant_id(slot), TenantId(3));
         assert_eq!(door.enter(TICK, &request(Framing::Length(100)), slot), Ok(100));
-        door.book(TenantId(3), 25, 100);
+        door.book(TICK, TenantId(3), 25, 100);
         let Err(TurnedAway::Limited(over)) = door.enter(20 * TICK, &request(Framing::None), slot) else {
             panic!("not limited")
         };
-        assert_eq!((over.limit, over.remaining, over.retry_after_s), (10, 0, 2));
+        assert_eq!((over.limit, over.remaining, over.retry_after_s), (10, 0, 3));
         assert_eq!(door.uses.of(0, 3).limited.get(), 1);
         assert_eq!(door.enter(5_000 * TICK, &request(Framing::Chunked), slot), Ok(0));
+    }
+
+    #[test]
+    fn who_is_over_both_limits_is_told_the_one_he_waits_for_longer() {
+        for (bytes, told) in [(1010, (Measure::Bytes, 10)), (15, (Measure::Events, 1000))] {
+            let (mut tenant, keys) = acme(Some(Rate { per_second: 1000, burst: 1000 }));
+            tenant.bytes = Some(Limit::new(Rate { per_second: 10, burst: 10 }, 1));
+            let (mut door, _post) = door(TenantTable::new(1, vec![(tenant, keys)]).unwrap());
+            door.enter(TICK, &request(Framing::None), 1).unwrap();
+            door.book(TICK, TenantId(3), 3000, bytes);
+            let away = door.enter(20 * TICK, &request(Framing::None), 1).unwrap_err();
+            let TurnedAway::Limited(over) = away else { panic!("not limited") };
+            assert_eq!((over.of, over.limit), told, "{over:?}");
+            let what = if over.of == Measure::Bytes { "limit on bytes" } else { "limit on events" };
+            assert!(away.answer().message.contains(what), "{}", away.answer().message);
+        }
+    }
+
+    #[test]
+    fn requests_that_begin_before_the_first_is_over_pass_a_limit_together_and_their_debt_is_waited_for() {
+        let rate = Rate { per_second: 10, burst: 10 };
+        let (mut door, _post) = door(TenantTable::new(1, vec![acme(Some(rate))]).unwrap());
+        (0..4).for_each(|_| assert!(door.enter(TICK, &request(Framing::Length(100)), 1).is_ok()));
+        (0..4).for_each(|_| door.book(2 * TICK, TenantId(3), 1000, 100));
+        let Err(TurnedAway::Limited(over)) = door.enter(3 * TICK, &request(Framing::None), 1) else {
+            panic!("not limited")
+        };
+        assert_eq!(over.retry_after_s, 400, "3990 events and one to use, at 10 per second");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use super::code::{ErrorCode, HttpError};
 use super::context::Context;
 use super::door::TurnedAway;
 use super::request::{Content, Encoding, Request, Route};
-use crate::admit::Refusal as Full;
+use crate::admit::{Measure, Refusal as Full};
 use crate::handoff::WriterState;
 use crate::metrics::ShardMetrics;
 
@@ -106,7 +106,10 @@ impl TurnedAway {
                     reset_s: over.reset_s,
                     retry_after_s: over.retry_after_s,
                 };
-                let message = "the tenant's limit is used up: come again after Retry-After seconds";
+                let message = match over.of {
+                    Measure::Events => "the tenant's limit on events is used up: come again after Retry-After seconds",
+                    Measure::Bytes => "the tenant's limit on bytes is used up: come again after Retry-After seconds",
+                };
                 Refused { extra, ..refused(ErrorCode::RateLimited, message) }
             }
             Self::Full { reason, retry_after_s } => {
