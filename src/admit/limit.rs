@@ -204,7 +204,12 @@ impl Bucket {
     ///
     /// # Errors
     /// [`Over`], with what to tell the client.
+    #[inline]
     pub fn check(&mut self, now_ns: u64, limit: Option<&Limit>, published: Published<'_>) -> Result<(), Over> {
+        if limit.is_none() && self.limit.is_none() { Ok(()) } else { self.check_limit(now_ns, limit, published) }
+    }
+
+    fn check_limit(&mut self, now_ns: u64, limit: Option<&Limit>, published: Published<'_>) -> Result<(), Over> {
         if self.limit.map(|known| known.epoch) != limit.map(|limit| limit.epoch) {
             *self = Self { limit: limit.copied(), ..Self::default() };
         }
@@ -226,6 +231,7 @@ impl Bucket {
     /// To be called before a use is booked, at `now_ns`: so that the time before it counts for what it was. A request that came
     /// under an earlier limit than the present one may be booked without; then what the rate brought since the limit
     /// changed pays for it, even if the bucket was full.
+    #[inline]
     pub fn before_use(&mut self, now_ns: u64, published: Published<'_>) {
         if let Some(limit) = self.limit
             && now_ns.saturating_sub(self.looked_ns) >= GRANT_NS

@@ -40,7 +40,7 @@ impl Count {
     }
 }
 
-/// The origin of a bucket, as one shard knows it, and of which limit: see [`super::limit`].
+/// The origin of a bucket, as one shard knows it, and of which limit: see `admit/limit.rs`.
 #[derive(Debug, Default)]
 pub struct Origin {
     epoch: AtomicU64,

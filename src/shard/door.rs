@@ -105,11 +105,12 @@ impl Door {
         let id = usize::from(tenant.id.0);
         let (state, used) = (&mut self.states[id], self.uses.of(self.shard, id));
         let published = |measure| Published::new(&self.uses, self.shard, id, measure);
-        let by_events = state.events.check(now_ns, tenant.events.as_ref(), published(Measure::Events)).err();
-        let by_bytes = state.bytes.check(now_ns, tenant.bytes.as_ref(), published(Measure::Bytes)).err();
-        if let Some(over) = by_events.into_iter().chain(by_bytes).reduce(Over::longer) {
+        let by_events = state.events.check(now_ns, tenant.events.as_ref(), published(Measure::Events));
+        let by_bytes = state.bytes.check(now_ns, tenant.bytes.as_ref(), published(Measure::Bytes));
+        if by_events.is_err() || by_bytes.is_err() {
             used.limited.add(1);
-            return Err(TurnedAway::Limited(over));
+            let over = by_events.err().into_iter().chain(by_bytes.err()).reduce(Over::longer);
+            return Err(TurnedAway::Limited(over.expect("one of them is")));
         }
         if let Err(reason) = self.admission.judge(now_ns, request.priority, &mut state.share, tenant.weight) {
             used.refused.add(1);
