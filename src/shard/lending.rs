@@ -55,6 +55,14 @@ impl Lending {
         u16::try_from(warm).unwrap_or(u16::MAX).max(LENT_MIN)
     }
 
+    /// Buffers that must be lent before receives that found none are armed again: half of those to be lent, of the `there`
+    /// that no stalled connection holds. Re-arming into a few would run out at once; waiting for what others hold would
+    /// make their stall everybody's.
+    #[must_use]
+    pub(super) fn rearm_min(&self, there: u16) -> u16 {
+        (self.lent_max().min(there) / 2).max(1)
+    }
+
     /// Receives that `lent` buffers are about enough for, at least one, if all of them find bytes waiting.
     #[must_use]
     pub(super) fn receives_max(&self, lent: u16) -> u16 {
@@ -66,6 +74,14 @@ impl Lending {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn receives_do_not_wait_for_buffers_that_others_hold() {
+        let mut lending = Lending::new();
+        assert_eq!([1024, 128, 3, 1, 0].map(|there| lending.rearm_min(there)), [512, 64, 1, 1, 1], "nothing is known");
+        (0..2 * LOOKED_BACK).for_each(|_| lending.received(5, 68_000));
+        assert_eq!([1024, 128, 20].map(|there| lending.rearm_min(there)), [19, 19, 10]);
+    }
 
     #[test]
     fn the_kernel_is_lent_what_stays_warm() {

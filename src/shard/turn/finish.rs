@@ -196,8 +196,7 @@ impl Turn {
     /// many as buffers are lent for: others would only run out again, at a completion each.
     pub(super) fn unpark(&mut self) -> io::Result<bool> {
         let lent = self.buffers.available();
-        // Half of what is to be lent: re-arming into a few would run out at once.
-        if self.parked.is_empty() || lent < self.lending.lent_max().min(self.buffers.count()) / 2 {
+        if self.parked.is_empty() || lent < self.lending.rearm_min(self.buffers.count() - self.held.buffers()) {
             return Ok(false);
         }
         for _ in 0..self.lending.receives_max(lent) {
