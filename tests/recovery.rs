@@ -10,7 +10,7 @@ use tidegate::base::{Epoch, PAGE_BYTES, Seq, ShardId, WriterId};
 use tidegate::handoff::WriterState;
 use tidegate::record::walk::{Damage, Fault, Tail};
 use tidegate::record::{CHUNK_HEADER_BYTES, ChunkHeader, HeaderFault, LinkFault, SegmentFault};
-use tidegate::sys::storage::faulty::FaultyDisk;
+use tidegate::sys::storage::faulty::{Call, Failure, FaultyDisk};
 use tidegate::sys::storage::{DirectStorage, DurableMark, SyncChoice};
 use tidegate::writer::recover::recover;
 use tidegate::writer::{OpenError, WriterConfig};
@@ -331,6 +331,8 @@ fn a_tail_once_dropped_stays_dropped() {
     let (disk, acked) = killed_after(&[1, 3]);
     disk.edit(FIRST, |bytes| bytes[2 * PAGE_BYTES..3 * PAGE_BYTES].fill(0));
     let mut kept = vec![acked[0].clone()];
+    // As on a filesystem that has no holes: elsewhere the dropped tail is given back.
+    disk.fail(Call::PunchHole, 1, Failure::Errno(libc::EOPNOTSUPP));
     let mut rig = assert_recovers(&disk, &kept);
     // The numbers of what was dropped are given out again; the whole chunks of the old group stay where they are.
     rig.send(0, b"{\"again\":1}");
@@ -342,6 +344,35 @@ fn a_tail_once_dropped_stays_dropped() {
     assert!(ChunkHeader::decode(&disk.file(FIRST)[3 * PAGE_BYTES..]).is_ok());
     let rig = assert_recovers(&disk, &kept);
     assert_eq!(rig.report.events_read, 3);
+}
+
+#[test]
+fn restarts_do_not_push_the_log_out() {
+    let disk = FaultyDisk::new(1);
+    let segment_bytes = config().segment_bytes;
+    let config = WriterConfig { retention_bytes: Some(3 * segment_bytes), ..config() };
+    // Three segments' worth, one more as reserve and one ready: 21 whole ones would not fit.
+    disk.set_capacity(5 * segment_bytes);
+    let mut acked = Vec::new();
+    for start in 0..20 {
+        let mut rig = Rig::open(&config, Box::new(disk.storage()), 2).unwrap();
+        rig.send(0, format!("{{\"start\":{start}}}").as_bytes());
+        rig.settle().unwrap();
+        rig.elapsed += std::time::Duration::from_secs(2);
+        rig.settle().unwrap();
+        assert_eq!(rig.metrics.segments_retired.get(), 0, "start {start}");
+        acked.extend(rig.acked());
+        disk.kill();
+    }
+    assert_eq!((read_all(&disk).unwrap(), acked.len()), (acked, 20));
+    let report = verify_all(&disk);
+    assert!(report.sound && report.segments == 20, "{report:?}");
+    // What is over the limit still goes.
+    let mut rig = Rig::open(&config, Box::new(disk.storage()), 2).unwrap();
+    while rig.metrics.segments_retired.get() < 20 {
+        rig.send(0, b"{\"filler\":true}");
+        rig.settle().unwrap();
+    }
 }
 
 #[test]

@@ -113,6 +113,7 @@ pub const WRITER_FIELDS: &[Field<WriterMetrics>] = fields! {
     written_bytes Counter "Bytes written to segments, padding and headers included."
     segments_live Gauge "Segments that hold events."
     segments_ready Gauge "Segments prepared and empty."
+    segments_held Gauge "Segments, other than the one written to, that the slowest registered reader still needs: retention waits for it."
     segments_retired Counter "Segments deleted or recycled by retention."
     segment_waits Counter "Times a segment had to be prepared while chunks waited."
     disk_free_bytes Gauge "Bytes free on the log's filesystem."
@@ -216,6 +217,7 @@ mod tests {
                 written_bytes,
                 segments_live,
                 segments_ready,
+                segments_held,
                 segments_retired,
                 segment_waits,
                 disk_free_bytes,

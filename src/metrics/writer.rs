@@ -19,6 +19,8 @@ pub struct WriterMetrics {
     pub segments_live: Counter,
     /// Gauge: segments prepared and empty.
     pub segments_ready: Counter,
+    /// Gauge: segments, other than the one written to, that the slowest reader still needs.
+    pub segments_held: Counter,
     /// Segments deleted or recycled by retention.
     pub segments_retired: Counter,
     /// Times a segment had to be prepared while chunks waited.

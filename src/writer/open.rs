@@ -75,6 +75,7 @@ pub fn open(config: &WriterConfig, mut storage: Box<dyn Storage>) -> Result<Open
     let mut end = recovered.end.clone();
     let mut store = Store::new(storage, config.clone(), &recovered).map_err(host("clearing up the log"))?;
     let active = store.begin_segment(&mut end, now_unix_ns()).map_err(host("beginning a segment"))?;
+    store.give_back_unused();
     Ok(Opened { config: config.clone(), store, active, end, report: recovered.report })
 }
 

@@ -161,7 +161,9 @@ pub fn recover(
     let end = recovery.walk(&mut segments, newest, durable_end, read_bytes_max)?;
     let mut report = recovery.report;
     report.segments = segments.len();
-    let live = segments.into_iter().map(|segment| segment.live).collect();
+    let next_ends: Vec<u64> = segments.iter().skip(1).map(|next| sound(next).previous_end).collect();
+    let ends = next_ends.into_iter().chain([end.offset]);
+    let live = segments.into_iter().zip(ends).map(|(segment, end)| Live { end, ..segment.live }).collect();
     Ok(Recovered { end, live, next_epoch: Epoch(highest.0.saturating_add(1)), report })
 }
 
@@ -219,7 +221,8 @@ impl Recovery<'_> {
             let read = self.with_file(epoch, |storage, _, file| storage.read_at(file, 0, page.as_mut()))?;
             let header = SegmentHeader::decode(&page.as_ref()[..read], self.writer, epoch).map_err(Fault::Segment);
             let created_unix_ns = header.as_ref().map_or(0, |header| header.created_unix_ns);
-            segments.push(Segment { live: Live { epoch, bytes, created_unix_ns, newest_unix_ns: 0 }, header });
+            let live = Live { epoch, bytes, end: 0, disk_bytes: bytes, created_unix_ns, newest_unix_ns: 0 };
+            segments.push(Segment { live, header });
         }
         Ok(segments)
     }

@@ -8,8 +8,8 @@
 
 use std::time::Duration;
 
-use crate::base::Epoch;
-use crate::record::SEGMENT_HEADER_BYTES;
+use crate::base::{Epoch, PAGE_BYTES, align_up};
+use crate::record::{SEGMENT_HEADER_BYTES, SegmentHeader};
 
 /// What a file of a writer's directory is, by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,8 +61,12 @@ impl FileName {
 pub struct Live {
     /// Its epoch.
     pub epoch: Epoch,
-    /// Its length on disk.
+    /// Its length.
     pub bytes: u64,
+    /// Where its chunks end; of the active one, where they began.
+    pub end: u64,
+    /// What it takes of the disk: its length, or less once its unused end was given back.
+    pub disk_bytes: u64,
     /// When it was begun, Unix time in nanoseconds, as the clock then said.
     pub created_unix_ns: u64,
     /// The latest time known of it: when its last chunk was closed, or when it was last the active one; as the clock then said.
@@ -70,10 +74,39 @@ pub struct Live {
     pub newest_unix_ns: u64,
 }
 
+impl Live {
+    /// The segment that a header begins, with nothing in it.
+    #[must_use]
+    pub fn begun(header: &SegmentHeader) -> Self {
+        Self {
+            epoch: header.epoch,
+            bytes: header.segment_bytes,
+            end: SEGMENT_HEADER_BYTES as u64,
+            disk_bytes: header.segment_bytes,
+            created_unix_ns: header.created_unix_ns,
+            newest_unix_ns: header.created_unix_ns,
+        }
+    }
+
+    /// Where the unused end of a segment that is no longer written to begins, if it is long enough to be given back. One that
+    /// was filled has less than a chunk of it; one that a process was stopped in, or killed, nearly its length.
+    #[must_use]
+    pub fn unused_from(&self) -> Option<u64> {
+        let from = align_up(self.end as usize, PAGE_BYTES) as u64;
+        (self.bytes.saturating_sub(from) >= self.bytes / 4).then_some(from)
+    }
+
+    /// Whether its file can become a new segment of `segment_bytes`: one with a hole would be allocated while it is written to.
+    #[must_use]
+    pub fn is_recyclable(&self, segment_bytes: u64) -> bool {
+        self.bytes == segment_bytes && self.unused_from().is_none()
+    }
+}
+
 /// How long segments are kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Retention {
-    /// Total length of all segments; the oldest go when there are more.
+    /// What all segments may take of the disk; the oldest go when they take more.
     pub bytes: Option<u64>,
     /// Age of a segment's youngest event; older segments go.
     pub age: Option<Duration>,
@@ -89,7 +122,7 @@ pub fn retire_count(
     now_unix_ns: u64,
     followers_need: Option<Epoch>,
 ) -> usize {
-    let mut total: u64 = live.iter().map(|segment| segment.bytes).sum::<u64>().saturating_add(extra_bytes);
+    let mut total: u64 = live.iter().map(|segment| segment.disk_bytes).sum::<u64>().saturating_add(extra_bytes);
     let mut count = 0;
     let mut ends = Ends { live, now_unix_ns, begun_unix_ns: 0 };
     for (index, segment) in live.iter().enumerate().take(live.len().saturating_sub(1)) {
@@ -101,10 +134,19 @@ pub fn retire_count(
         if needed || !(too_many || too_old) {
             break;
         }
-        total -= segment.bytes;
+        total -= segment.disk_bytes;
         count += 1;
     }
     count
+}
+
+/// How many segments' room the oldest `retired` of `live` make when they go: those recycled one each, of the others what they
+/// take of the disk.
+#[must_use]
+pub fn recyclable(live: &[Live], retired: usize, segment_bytes: u64) -> u64 {
+    let (whole, others): (Vec<&Live>, _) =
+        live[..retired].iter().partition(|segment| segment.is_recyclable(segment_bytes));
+    whole.len() as u64 + others.iter().map(|segment| segment.disk_bytes).sum::<u64>() / segment_bytes
 }
 
 /// When segments ended, of which nothing is on disk but what the clock said when they and others were begun, and what it said
@@ -214,6 +256,8 @@ mod tests {
         let live = |(epoch, second): (u64, &u64)| Live {
             epoch: Epoch(epoch),
             bytes: 10 * MIB,
+            end: 10 * MIB,
+            disk_bytes: 10 * MIB,
             created_unix_ns: second * SECOND,
             newest_unix_ns: 0,
         };
@@ -230,6 +274,32 @@ mod tests {
         assert_eq!(retire_count(&live(1), 0, by_bytes(0), 0, None), 0);
         assert_eq!(retire_count(&[], 0, by_bytes(0), 0, None), 0);
         assert_eq!(retire_count(&live(5), u64::MAX, Retention::default(), u64::MAX, None), 0, "kept for ever");
+    }
+
+    #[test]
+    fn a_segment_that_ended_early_counts_what_is_in_it() {
+        let mut live = live(5);
+        assert_eq!(live[0].unused_from(), None);
+        for (end, unused_from) in [(4096, Some(4096)), (4097, Some(8192)), (15 * MIB / 2, Some(15 * MIB / 2))] {
+            live[0].end = end;
+            assert_eq!((live[0].unused_from(), live[0].is_recyclable(10 * MIB)), (unused_from, false), "{end}");
+        }
+        live[0].end = 15 * MIB / 2 + 1;
+        assert_eq!(
+            (live[0].unused_from(), live[0].is_recyclable(10 * MIB)),
+            (None, true),
+            "less than a quarter unused"
+        );
+        assert!(!live[0].is_recyclable(20 * MIB), "of another length");
+        for segment in &mut live[..3] {
+            (segment.end, segment.disk_bytes) = (4096, 4096);
+        }
+        let by_bytes = |bytes| Retention { bytes: Some(bytes), age: None };
+        assert_eq!(retire_count(&live, 0, by_bytes(20 * MIB + 3 * 4096), 0, None), 0);
+        assert_eq!(retire_count(&live, 0, by_bytes(20 * MIB + 3 * 4096 - 1), 0, None), 1);
+        assert_eq!(recyclable(&live, 3, 10 * MIB), 0, "three pages make no room");
+        assert_eq!(recyclable(&live, 4, 10 * MIB), 1);
+        assert_eq!(recyclable(&live, 5, 5 * MIB), 4, "two of 10 MiB are removed and make room for four");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::io;
 
 use super::config::WriterConfig;
 use super::recover::Recovered;
-use super::segment::{FileName, Live, Room, retire_count};
+use super::segment::{FileName, Live, Room, recyclable, retire_count};
 use crate::base::{Epoch, MIB, PAGE_BYTES, align_up};
 use crate::record::walk::Cursor;
 use crate::record::{SEGMENT_HEADER_BYTES, SegmentHeader};
@@ -154,15 +154,28 @@ impl Store {
         self.storage.rename(&name, &FileName::Segment(header.epoch).text())?;
         self.storage.sync_dir()?;
         self.next_epoch = Epoch(header.epoch.0 + 1);
-        self.live.push(Live {
-            epoch: header.epoch,
-            bytes: header.segment_bytes,
-            created_unix_ns: now_unix_ns,
-            newest_unix_ns: now_unix_ns,
-        });
+        if let Some(previous) = self.live.last_mut() {
+            previous.end = header.previous_end;
+        }
+        self.live.push(Live::begun(&header));
         *end = Cursor::at_start_of(&header);
         self.mark(DurableMark { epoch: end.epoch, end: end.offset });
         Ok(Active { file, epoch: header.epoch })
+    }
+
+    /// Gives the disk back what segments that ended early left unused, once the one after them is begun and names their end.
+    /// Each start begins a segment: without this, retention by bytes would count a whole one for each, and a server that is
+    /// killed and restarted over and over push its own log out. What fails leaves a segment as long as it is.
+    pub(super) fn give_back_unused(&mut self) {
+        let ended = self.live.len().saturating_sub(1);
+        for segment in &mut self.live[..ended] {
+            let Some(from) = segment.unused_from() else { continue };
+            let Ok(file) = self.storage.open(&FileName::Segment(segment.epoch).text()) else { continue };
+            if self.storage.punch_hole(file, from, segment.bytes - from).is_ok() {
+                segment.disk_bytes = from;
+            }
+            self.storage.close(file);
+        }
     }
 
     /// Tells readers what is durable. They fall behind if it fails, nothing more.
@@ -292,9 +305,10 @@ impl Store {
     /// Looks at the disk again.
     pub(super) fn look_at_disk(&mut self) -> io::Result<()> {
         self.free_bytes = self.storage.free_bytes()?;
-        if self.config.retention_bytes.is_some() {
-            self.followers_need = self.look_at_followers();
-        }
+        self.followers_need = match self.config.retention_bytes {
+            Some(_) => self.look_at_followers(),
+            None => self.storage.followers_need().unwrap_or(None),
+        };
         self.disk_full = false;
         Ok(())
     }
@@ -306,13 +320,13 @@ impl Store {
     pub(super) fn room(&self, active_offset: u64, buffered_bytes: u64) -> Room {
         let retention = self.config.retention();
         let extra_bytes = buffered_bytes + self.config.segment_bytes;
-        let recyclable = retire_count(&self.live, extra_bytes, retention, 0, self.followers_need);
+        let retired = retire_count(&self.live, extra_bytes, retention, 0, self.followers_need);
         Room {
             segment_bytes: self.config.segment_bytes,
             chunk_bytes_max: self.config.chunk_bytes_max as u64,
             active_offset,
             ready: self.ready.len() as u64 + u64::from(self.preparing.is_some()),
-            recyclable: recyclable as u64,
+            recyclable: recyclable(&self.live, retired, self.config.segment_bytes),
             free_bytes: if self.disk_full { 0 } else { self.free_bytes },
             reserve_bytes: self.config.reserve_bytes,
         }
@@ -324,6 +338,13 @@ impl Store {
         let needed = self.storage.followers_need();
         self.followers_errno = needed.as_ref().err().map_or(0, |error| error.raw_os_error().unwrap_or(libc::EIO));
         needed.unwrap_or(Some(Epoch(0)))
+    }
+
+    /// How many segments, other than the active one, followers still need.
+    pub(super) fn held(&self) -> usize {
+        let ended = &self.live[..self.live.len().saturating_sub(1)];
+        let held = |segment: &&Live| self.followers_need.is_some_and(|needed| segment.epoch >= needed);
+        if self.followers_errno == 0 { ended.iter().filter(held).count() } else { 0 }
     }
 
     /// Why followers could not be looked at the last time; 0 if they could.
@@ -374,7 +395,7 @@ impl Store {
         // Before its bytes change: after a crash the old name over new bytes would be a damaged segment.
         self.storage.sync_dir()?;
         self.live.remove(0);
-        if self.ready.len() < self.config.segments_ahead && oldest.bytes == self.config.segment_bytes {
+        if self.ready.len() < self.config.segments_ahead && oldest.is_recyclable(self.config.segment_bytes) {
             let number = self.take_number();
             self.storage.rename(&retired, &FileName::Ready(number).text())?;
             self.ready.push_back(number);

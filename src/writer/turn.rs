@@ -292,6 +292,7 @@ impl Writer {
         }
         self.metrics.segments_live.set(self.store.live().len() as u64);
         self.metrics.segments_ready.set(self.store.ready() as u64);
+        self.metrics.segments_held.set(self.store.held() as u64);
         self.metrics.disk_free_bytes.set(self.store.free_bytes());
     }
 

@@ -253,6 +253,13 @@ pub trait Storage: ReadStorage {
     /// What the system answered; `WriteZero` for a write that stayed short.
     fn write_at(&mut self, file: FileId, offset: u64, bytes: &[u8]) -> io::Result<()>;
 
+    /// Gives the disk back the space of `bytes` bytes of a file from `offset` on, which then read as zeros; its length stays.
+    /// After a death of the machine they may be what they were. Offset and length are multiples of a page.
+    ///
+    /// # Errors
+    /// EOPNOTSUPP on a filesystem that cannot, or what else the system answered.
+    fn punch_hole(&mut self, file: FileId, offset: u64, bytes: u64) -> io::Result<()>;
+
     /// Fills a whole file with zeros and makes it durable, waiting for it: when no segment could be prepared ahead.
     ///
     /// # Errors

@@ -23,6 +23,8 @@ pub(super) struct Content {
     pub(super) pending: Vec<Pending>,
     /// Whether the file's length was ever synced.
     pub(super) length_synced: bool,
+    /// Where a hole begins that reaches to the file's end.
+    pub(super) hole_from: Option<usize>,
 }
 
 #[derive(Clone, Debug)]
@@ -123,6 +125,10 @@ impl Disk {
         let keep = |disk: &mut Self, bytes: &[u8]| {
             let file = &mut disk.files[file];
             assert!(offset + bytes.len() <= file.current.len(), "writes stay within their file");
+            assert!(
+                file.hole_from.is_none_or(|hole| offset + bytes.len() <= hole),
+                "space given back is not written to"
+            );
             file.current[offset..offset + bytes.len()].copy_from_slice(bytes);
             file.pending.push(Pending { offset, bytes: bytes.to_vec(), lost: false });
         };
@@ -140,6 +146,24 @@ impl Disk {
             }
         }
         Ok(())
+    }
+
+    /// Zeros from `offset` to the file's end, on the disk now or only after the next sync: a filesystem's journal may be late.
+    pub(super) fn punch_hole(&mut self, file: usize, offset: u64) -> io::Result<()> {
+        let offset = usize::try_from(offset).expect("a file in memory");
+        let (applies, outcome) = match self.step(Call::PunchHole) {
+            Verdict::Do => (true, Ok(())),
+            Verdict::DoThenFail(_) => (true, Err(errno(libc::EIO))),
+            Verdict::DoNothing(code) => (false, Err(errno(code))),
+        };
+        if applies {
+            let file = &mut self.files[file];
+            let zeros = vec![0; file.current.len() - offset];
+            file.current[offset..].copy_from_slice(&zeros);
+            file.pending.push(Pending { offset, bytes: zeros, lost: false });
+            file.hole_from = Some(offset);
+        }
+        outcome
     }
 
     pub(super) fn sync(&mut self, file: usize) -> io::Result<()> {
@@ -189,7 +213,8 @@ impl Disk {
     }
 
     pub(super) fn used(&self) -> u64 {
-        self.names.values().map(|index| self.files[*index].current.len() as u64).sum()
+        let taken = |file: &Content| file.hole_from.unwrap_or(file.current.len()) as u64;
+        self.names.values().map(|index| taken(&self.files[*index])).sum()
     }
 
     pub(super) fn lose_what_was_not_synced(&mut self) {
@@ -220,6 +245,7 @@ impl Disk {
             }
             file.current.clone_from(&bytes);
             file.synced = bytes;
+            file.hole_from = file.hole_from.filter(|_| random.one_in(2));
         }
         // The mark is never synced: any value it ever had may be on disk.
         self.mark = self.past_marks[random.below(self.past_marks.len())];

@@ -68,6 +68,8 @@ pub enum Call {
     Remove,
     /// Writing zeros, in the background or not.
     Zero,
+    /// Punching a hole.
+    PunchHole,
     /// Reading.
     Read,
 }

@@ -153,6 +153,13 @@ impl Storage for FaultyStorage {
         self.disk()?.write(Call::Write, index, offset, bytes)
     }
 
+    fn punch_hole(&mut self, file: FileId, offset: u64, bytes: u64) -> io::Result<()> {
+        let index = self.index(file);
+        let mut disk = self.disk()?;
+        assert_eq!(offset + bytes, disk.files[index].current.len() as u64, "holes here reach to the end");
+        disk.punch_hole(index, offset)
+    }
+
     fn zero_and_sync(&mut self, file: FileId, bytes: u64) -> io::Result<()> {
         let zeros = vec![0; usize::try_from(bytes).expect("a file in memory")];
         let index = self.index(file);
