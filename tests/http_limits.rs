@@ -94,6 +94,41 @@ fn decompression_bombs_are_refused() {
 }
 
 #[test]
+fn decompressors_go_to_those_who_send() {
+    // Of gzip ones sixteen times as many as the setting says.
+    let server = Setup::new().set("decoders_per_shard_max", 1).start();
+    for (encoding, count, body) in [("gzip", 16, bodies::gzip(b"{}")), ("zstd", 1, bodies::zstd(b"{}"))] {
+        let expecting = format!("Content-Encoding: {encoding}\r\nExpect: 100-continue\r\n");
+        let head = post("/v1/events", JSON, &expecting, &body);
+        let head = &head[..head.len() - body.len()];
+        let mut waiting: Vec<_> = (0..count)
+            .map(|_| {
+                let mut client = server.connect();
+                client.send(head);
+                client.receive_head().expect(100);
+                client
+            })
+            .collect();
+        let request = post("/v1/events", JSON, &format!("Content-Encoding: {encoding}\r\n"), &body);
+        let mut other = server.connect();
+        other.ask(&request).expect(202);
+        for client in &mut waiting {
+            client.send(&body[..1]);
+        }
+        until("all of them are in use", || match other.ask(&request) {
+            answer if answer.status == 202 => None,
+            answer => Some(answer.expect_error(503, "BACKPRESSURE")),
+        });
+        other.ask(&post("/v1/events", JSON, "", b"{}")).expect(202);
+        for client in &mut waiting {
+            client.send(&body[1..]);
+            client.receive().expect(202);
+        }
+        other.ask(&request).expect(202);
+    }
+}
+
+#[test]
 fn nesting_is_bounded() {
     let server = Setup::new().set("json_depth_max", 32).start();
     server.ask(&post("/v1/events", JSON, "", &nested(32))).expect(202);

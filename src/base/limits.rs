@@ -38,8 +38,19 @@ pub struct Limits {
     pub idle_timeout: Duration,
     /// Longest wait for a peer to take a byte of its answers; later is a close.
     pub send_timeout: Duration,
-    /// Decompressors of one shard (gzip and zstd each); a compressed body beyond them is 503.
+    /// zstd decompressors of one shard, and a sixteenth of its gzip ones; a compressed body beyond them is 503.
     pub decoders_per_shard_max: usize,
+}
+
+impl Limits {
+    /// gzip decompressors for each zstd one: they take 48 KiB, a zstd one up to 8.5 MiB.
+    pub const GZIP_DECODERS_PER_ZSTD: usize = 16;
+
+    /// gzip decompressors of one shard.
+    #[must_use]
+    pub fn gzip_decoders_per_shard_max(&self) -> usize {
+        self.decoders_per_shard_max * Self::GZIP_DECODERS_PER_ZSTD
+    }
 }
 
 impl Default for Limits {

@@ -15,9 +15,10 @@ use super::host::Host;
 use super::quantity::{ByteSize, CoreList, IdlePolicy, ShardCount, SyncChoice};
 use crate::base::{AckLevel, Limits, MIB, ShardId, WriterId};
 
-/// A zstd decompressor with the largest window and a gzip one: 8 MiB of window and three blocks of 128 KiB (RFC 8878
-/// §3.1.1.2.4), tables of 160 KiB; 32 KiB of window and 10 KiB of state.
-const DECODER_PAIR_BYTES: u64 = (8 << 20) + (384 << 10) + (160 << 10) + (48 << 10);
+/// A zstd decompressor with the largest window: 8 MiB of it and three blocks of 128 KiB (RFC 8878 §3.1.1.2.4), tables of 160 KiB.
+const ZSTD_DECODER_BYTES: u64 = (8 << 20) + (384 << 10) + (160 << 10);
+/// A gzip decompressor: 32 KiB of window and 10 KiB of state.
+const GZIP_DECODER_BYTES: u64 = 48 << 10;
 /// Locked memory of one thread's rings, by experience: an SQ and CQ of a few thousand entries and a table of
 /// provided buffers. Since Linux 6.14 ring memory counts against memlock.
 const RING_MEMLOCK_BYTES: u64 = MIB as u64;
@@ -357,7 +358,8 @@ fn plan_memory(config: &Config, host: &Host, shards: u64) -> Result<MemoryPlan, 
         receive_bytes,
         pool_bytes: config.pool_bytes,
         shard_bytes,
-        decoder_bytes: config.limits.decoders_per_shard_max as u64 * DECODER_PAIR_BYTES,
+        decoder_bytes: config.limits.decoders_per_shard_max as u64 * ZSTD_DECODER_BYTES
+            + config.limits.gzip_decoders_per_shard_max() as u64 * GZIP_DECODER_BYTES,
         total_bytes: shard_bytes * shards,
         usable_bytes: host.usable_memory_bytes(),
     };

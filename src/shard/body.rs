@@ -36,6 +36,11 @@ const EVENT_ID_BYTES_MAX: usize = 128;
 const POOL_EXHAUSTED: HttpError =
     HttpError { code: ErrorCode::Backpressure, message: "the shard's memory pool is used up: retry later" };
 
+const DECODERS_EXHAUSTED: HttpError = HttpError {
+    code: ErrorCode::Backpressure,
+    message: "all decompressors are in use: retry later, or send the body uncompressed",
+};
+
 /// What is done with the events of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Target {
@@ -172,14 +177,15 @@ impl Body {
         if let Some(shape) = BodyShape::of(request.route, request.content) {
             self.splitter = Splitter::new(shape, &ctx.limits);
         }
-        if self.target != Target::Skip && self.encoding != Encoding::Identity {
-            let decoder = ctx.take_decoder(self.encoding).ok_or(HttpError {
-                code: ErrorCode::Backpressure,
-                message: "all decompressors are in use: retry later, or send the body uncompressed",
-            })?;
-            self.decoder = Some(decoder);
+        if self.is_decoded() && !ctx.has_decoder(self.encoding) {
+            return Err(DECODERS_EXHAUSTED);
         }
         Ok(())
+    }
+
+    /// Whether what the client sends is compressed and of interest.
+    fn is_decoded(&self) -> bool {
+        self.target != Target::Skip && self.encoding != Encoding::Identity
     }
 
     /// Drops what is still to come of the body: the request has been answered.
@@ -251,13 +257,18 @@ impl Body {
     }
 
     fn take_data(&mut self, data: &mut [u8], ctx: &mut Context) -> Result<usize, HttpError> {
-        match (self.target, &self.decoder) {
-            (Target::Skip, _) => Ok(data.len()),
-            (_, Some(_)) => self.decode(data, ctx),
+        if self.target == Target::Skip {
+            return Ok(data.len());
+        }
+        if !self.is_decoded() {
             // The last bytes of the body are known to be the last: an event that ends with them need not be kept aside
             // to see whether it goes on.
-            (_, None) => self.take_plain(data, self.framing.is_done(), ctx),
+            return self.take_plain(data, self.framing.is_done(), ctx);
         }
+        if self.decoder.is_none() {
+            self.decoder = Some(ctx.take_decoder(self.encoding).ok_or(DECODERS_EXHAUSTED)?);
+        }
+        self.decode(data, ctx)
     }
 
     fn take_plain(&mut self, data: &mut [u8], is_last: bool, ctx: &mut Context) -> Result<usize, HttpError> {
@@ -334,7 +345,7 @@ impl Body {
 
     /// The body is over: places what is left. False if there is no room for it yet.
     fn finish(&mut self, ctx: &mut Context) -> Result<bool, HttpError> {
-        if self.decoder.as_ref().is_some_and(|decoder| !decoder.is_complete()) {
+        if self.is_decoded() && self.decoder.as_ref().is_none_or(|decoder| !decoder.is_complete()) {
             return Err(DecodeError::Truncated.into());
         }
         if !matches!(self.target, Target::Store | Target::StoreTogether) {

@@ -123,6 +123,12 @@ impl<T> Shelf<T> {
         })
     }
 
+    /// Whether there is one to take.
+    #[must_use]
+    pub fn has_one(&self) -> bool {
+        !self.free.is_empty() || self.made < self.limit
+    }
+
     /// Puts a thing back.
     pub fn give_back(&mut self, thing: T) {
         self.free.push(thing);
@@ -185,6 +191,16 @@ impl Context {
         let number = self.next_request.get();
         self.next_request.set(number + 1);
         RequestId::made(self.request_origin, number)
+    }
+
+    /// Whether a decoder for `encoding` can be taken now.
+    #[must_use]
+    pub fn has_decoder(&self, encoding: Encoding) -> bool {
+        match encoding {
+            Encoding::Gzip => self.gzip.has_one(),
+            Encoding::Zstd => self.zstd.has_one(),
+            Encoding::Identity | Encoding::Unsupported => unreachable!("only compressed bodies need a decoder"),
+        }
     }
 
     /// A decoder for `encoding`; `None` if all are out.

@@ -155,7 +155,7 @@ pub fn run(setup: Setup, ready: impl FnOnce(bool)) -> io::Result<()> {
             uses: setup.uses,
             shard: usize::from(setup.shard.0),
         }),
-        gzip: Shelf::new(setup.limits.decoders_per_shard_max),
+        gzip: Shelf::new(setup.limits.gzip_decoders_per_shard_max()),
         zstd: Shelf::new(setup.limits.decoders_per_shard_max),
         error_lists: Shelf::new(setup.limits.connections_per_shard_max as usize),
         limits: setup.limits,
