@@ -515,6 +515,19 @@ fn oldest(disk: &FaultyDisk) -> u64 {
 }
 
 #[test]
+fn how_far_behind_a_reader_is_shows_without_retention_too() {
+    let disk = FaultyDisk::new(7);
+    let mut rig = Rig::open(&config(), Box::new(disk.storage()), 1).unwrap();
+    disk.set_followers_need(Some(Epoch(2)));
+    roll_to(&mut rig, &disk, 4);
+    rig.turn_after(Duration::from_secs(2)).unwrap();
+    assert_eq!(rig.metrics.segments_held.get(), 2);
+    disk.fail_followers(libc::EACCES);
+    rig.turn_after(Duration::from_secs(2)).unwrap();
+    assert_eq!((rig.metrics.segments_held.get(), rig.status.followers_errno()), (0, 0), "nothing waits for it");
+}
+
+#[test]
 fn retention_waits_for_followers_and_then_recycles() {
     let disk = FaultyDisk::new(7);
     let config = WriterConfig { retention_bytes: Some(3 * config().segment_bytes), ..config() };
@@ -524,9 +537,10 @@ fn retention_waits_for_followers_and_then_recycles() {
     assert_eq!((oldest(&disk), rig.metrics.segments_retired.get()), (1, 0), "a follower still reads the first");
     disk.set_followers_need(Some(Epoch(4)));
     rig.turn_after(Duration::from_secs(2)).unwrap();
-    assert_eq!(oldest(&disk), 4);
+    assert_eq!((oldest(&disk), rig.metrics.segments_held.get()), (4, 4), "4 to 7 are held");
     disk.set_followers_need(None);
     rig.turn_after(Duration::from_secs(2)).unwrap();
+    assert_eq!(rig.metrics.segments_held.get(), 0);
     assert_eq!(oldest(&disk), 6, "three are kept: 6, 7 and the active one");
     roll_to(&mut rig, &disk, 40);
     let steps = disk.steps();

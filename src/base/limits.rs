@@ -38,7 +38,7 @@ pub struct Limits {
     pub idle_timeout: Duration,
     /// Longest wait for a peer to take a byte of its answers; later is a close.
     pub send_timeout: Duration,
-    /// zstd decompressors of one shard, and a sixteenth of its gzip ones; a compressed body beyond them is 503.
+    /// zstd decompressors of one shard; for gzip there are sixteen times as many. A compressed body beyond them is 503.
     pub decoders_per_shard_max: usize,
 }
 

@@ -149,7 +149,7 @@ pub struct Settings {
     /// Longest wait for a peer to take answers; later is a close [default: 30s]
     #[arg(long, env = "TIDEGATE_SEND_TIMEOUT", value_name = "TIME", help_heading = "Limits")]
     pub send_timeout: Option<Span>,
-    /// zstd decompressors of one shard, 1 to 4096, and a sixteenth of its gzip ones; beyond them is 503 [default: 16]
+    /// zstd decompressors of one shard, 1 to 4096, and sixteen times as many for gzip; beyond them is 503 [default: 16]
     #[arg(long, env = "TIDEGATE_DECODERS_PER_SHARD_MAX", value_name = "N", help_heading = "Limits")]
     pub decoders_per_shard_max: Option<u32>,
 
