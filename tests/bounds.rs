@@ -156,7 +156,12 @@ fn those_who_begin_long_events_leave_room_for_short_ones() {
         })
         .collect();
     let large = post("/api/echo", "application/json", "", body.as_bytes());
+    let counted = || observe::shard_metric(&server, "refused_pool", 0).expect("a metric");
+    let before = counted();
     server.ask(&large).expect(503);
+    assert_eq!(counted(), before + 1);
+    assert!(observe::shard_metric(&server, "pressure_pool_ratio", 0) >= Some(1), "a pool that refuses is full");
+    observe::expect_a_reason_for_each_refusal(&server);
     for _ in 0..10 {
         server.ask(&bare("GET", "/health", "")).expect(200);
         server.ask(&post_one("durable")).expect(202);

@@ -97,6 +97,7 @@ fn decompression_bombs_are_refused() {
 fn decompressors_go_to_those_who_send() {
     // Of gzip ones sixteen times as many as the setting says.
     let server = Setup::new().set("decoders_per_shard_max", 1).start();
+    let mut refused = 0;
     for (encoding, count, body) in [("gzip", 16, bodies::gzip(b"{}")), ("zstd", 1, bodies::zstd(b"{}"))] {
         let expecting = format!("Content-Encoding: {encoding}\r\nExpect: 100-continue\r\n");
         let head = post("/v1/events", JSON, &expecting, &body);
@@ -119,6 +120,9 @@ fn decompressors_go_to_those_who_send() {
             answer if answer.status == 202 => None,
             answer => Some(answer.expect_error(503, "BACKPRESSURE")),
         });
+        refused += 1;
+        assert_eq!(observe::shard_metric(&server, "refused_decoders", 0), Some(refused));
+        observe::expect_a_reason_for_each_refusal(&server);
         other.ask(&post("/v1/events", JSON, "", b"{}")).expect(202);
         for client in &mut waiting {
             client.send(&body[1..]);

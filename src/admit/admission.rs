@@ -106,7 +106,7 @@ pub struct Facts {
     pub progress: Progress,
     /// Bytes of the log buffer in use, and all of them.
     pub log_buffer: (u64, u64),
-    /// Bytes of the pool in use, and all of them.
+    /// Bytes of the pool in use, and those that blocks of every size may use.
     pub pool: (u64, u64),
     /// Chunks handed over and not back, and as many as may be.
     pub chunks: (u64, u64),
@@ -217,6 +217,11 @@ impl Admission {
             }
         }
         verdict
+    }
+
+    /// A request was refused for want of something else, which the level shows.
+    pub fn note_refused(&mut self, now_ns: u64) {
+        self.refused_at_ns = Some(now_ns);
     }
 
     fn verdict(&mut self, now_ns: u64, priority: Priority, share: &mut Share, weight: u32) -> Result<(), Refusal> {

@@ -80,6 +80,11 @@ pub const SHARD_FIELDS: &[Field<ShardMetrics>] = fields! {
     refused_share Counter "Requests refused with 503 because the tenant had his share and others wait for theirs."
     refused_limited Counter "Requests refused with 429: the tenant's limit."
     refused_unauthorized Counter "Requests refused with 401: no key, or nobody's."
+    refused_pool Counter "Requests refused with 503 because the memory pool had no block for them."
+    refused_decoders Counter "Requests refused with 503 because all decompressors were taken."
+    refused_disk Counter "Requests refused with 507: no room on the disk."
+    refused_draining Counter "Requests refused with 503 because the server is shutting down."
+    refused_unavailable Counter "Requests refused with 503 because the log is not open yet, or its writer has failed."
     connections_held Counter "Times a connection was left unread for a while: refused again and again, or far heavier than others."
     refusing_ns Nanoseconds "Of the time spent working, what refusing took, estimated."
     serving_ppm Millionths "Share of the core spent serving, over 100 ms: what the target is for."
@@ -91,7 +96,7 @@ pub const SHARD_FIELDS: &[Field<ShardMetrics>] = fields! {
     pressure_concurrency_ppm Millionths "Requests in flight, of the shard's part of max_ccu times the target."
     pressure_log_buffer_ppm Millionths "Log buffer in use."
     pressure_chunks_ppm Millionths "Chunks handed to the writer and not back, of what the ring holds."
-    pressure_pool_ppm Millionths "Pool in use."
+    pressure_pool_ppm Millionths "Pool in use, of the part in which there are blocks of every size."
     durable_lag_ns NanosecondsNow "Age of the oldest chunk that is not durable."
     turn_longest_ns NanosecondsNow "Longest turn of the last minute or two: what a request waits behind others at most."
     hold_ns NanosecondsNow "How long a refused connection is left unread."
@@ -187,6 +192,11 @@ mod tests {
                 refused_share,
                 refused_limited,
                 refused_unauthorized,
+                refused_pool,
+                refused_decoders,
+                refused_disk,
+                refused_draining,
+                refused_unavailable,
                 connections_held,
                 refusing_ns,
                 serving_ppm,

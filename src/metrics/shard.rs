@@ -65,6 +65,16 @@ pub struct ShardMetrics {
     pub refused_limited: Counter,
     /// Requests refused with 401: no key, or nobody's.
     pub refused_unauthorized: Counter,
+    /// Requests refused with 503 because the pool had no block for them.
+    pub refused_pool: Counter,
+    /// Requests refused with 503 because all decompressors were taken.
+    pub refused_decoders: Counter,
+    /// Requests refused with 507: no room on the disk.
+    pub refused_disk: Counter,
+    /// Requests refused with 503 because the server is shutting down.
+    pub refused_draining: Counter,
+    /// Requests refused with 503 because the log is not open yet, or its writer has failed.
+    pub refused_unavailable: Counter,
     /// Times a connection was left unread for a while: refused again and again, or far heavier than others.
     pub connections_held: Counter,
     /// Of the time spent working, what refusing took, estimated.
@@ -87,7 +97,7 @@ pub struct ShardMetrics {
     pub pressure_log_buffer_ppm: Counter,
     /// Gauge, parts per million: chunks handed to the writer and not back, of what the ring holds.
     pub pressure_chunks_ppm: Counter,
-    /// Gauge, parts per million: pool in use.
+    /// Gauge, parts per million: pool in use, of the part in which there are blocks of every size.
     pub pressure_pool_ppm: Counter,
     /// Gauge, nanoseconds: age of the oldest chunk that is not durable.
     pub durable_lag_ns: Counter,

@@ -102,8 +102,7 @@ impl Pool {
             return None;
         }
         let order = order_for(bytes);
-        let pool_bytes = self.region.bytes();
-        if order > 0 && self.used_bytes + (BLOCK_BYTES_MIN << order) > pool_bytes - pool_bytes / SMALLEST_PART {
+        if order > 0 && self.used_bytes + (BLOCK_BYTES_MIN << order) > self.bytes_for_all() {
             return None;
         }
         let found = (order..=ORDER_MAX).find(|order| self.free[usize::from(*order)] != NONE)?;
@@ -116,6 +115,11 @@ impl Pool {
         // SAFETY: leaf numbers come from `new`, which made them from the region's length.
         let at = unsafe { self.region.base().add(leaf as usize * BLOCK_BYTES_MIN) };
         Some(Block { at, leaf, order })
+    }
+
+    /// Bytes that blocks of every size may use; what is beyond is for the smallest.
+    pub fn bytes_for_all(&self) -> usize {
+        self.region.bytes() - self.region.bytes() / SMALLEST_PART
     }
 
     /// As [`Pool::take`], for what a connection could do without: `None` also when more than `quarters` of the pool would

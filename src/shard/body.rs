@@ -15,6 +15,7 @@ use super::context::{Context, ErrorList, Kept, Shelf};
 use super::decode::{DecodeError, Decoder};
 use super::framing::{BodyFraming, Step};
 use super::place::{Placer, Unplaced, judge, write_record};
+use super::refusal::{DECODERS_EXHAUSTED, POOL_EXHAUSTED};
 use super::request::{Encoding, Request, Route};
 use super::split::{BodyShape, Carry, CarryFull, EventError, EventSink, Placed, Splitter, Stop};
 use crate::base::{CHUNK_BYTES_MAX, KIB, Limits, Position, Seq, TenantId};
@@ -32,14 +33,6 @@ const WINDOW_PER_INPUT: usize = 16;
 const ATOMIC_BYTES_MAX: usize = CHUNK_BYTES_MAX - CHUNK_HEADER_BYTES;
 /// An `event_id` longer than this is answered by the event's position instead.
 const EVENT_ID_BYTES_MAX: usize = 128;
-
-const POOL_EXHAUSTED: HttpError =
-    HttpError { code: ErrorCode::Backpressure, message: "the shard's memory pool is used up: retry later" };
-
-const DECODERS_EXHAUSTED: HttpError = HttpError {
-    code: ErrorCode::Backpressure,
-    message: "all decompressors are in use: retry later, or send the body uncompressed",
-};
 
 /// What is done with the events of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

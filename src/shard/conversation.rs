@@ -16,7 +16,7 @@ use super::context::{Context, Kept};
 use super::door::TurnedAway;
 use super::http::parse_head;
 use super::question::{self, Json};
-use super::refusal::{POOL_EXHAUSTED, WRITER_FAILED, count_refusal, refusal, refused, refused_batch};
+use super::refusal::{POOL_EXHAUSTED, WRITER_FAILED, count_reason, count_refusal, refusal, refused, refused_batch};
 use super::replies::{Condition, GateId, Replies};
 use super::request::{Framing, Request, RequestId, Route};
 use crate::admit::Credential;
@@ -245,7 +245,7 @@ impl Conversation {
         };
         // Before admission: what cannot be served anyway must not use up what others could have had.
         if let Some(refusal) = refusal(request, ctx) {
-            return self.answer_early(&refused(refusal.code, refusal.message), ctx);
+            return self.fail_early(&refusal, ctx);
         }
         let tenant = ctx.door.tenant_id(slot);
         match ctx.door.enter(ctx.clock.ns(), request, slot) {
@@ -256,7 +256,7 @@ impl Conversation {
         if let Err(error) = self.body.begin(request, tenant, ctx) {
             self.entry = None;
             self.finish_requests(1, ctx);
-            return self.answer_early(&refused(error.code, error.message), ctx);
+            return self.fail_early(&error, ctx);
         }
         if request.expect_continue {
             let room = self.replies.room(&mut ctx.pool, ANSWER_BYTES).expect("asked for before the head was read");
@@ -428,6 +428,12 @@ impl Conversation {
         self.finish_early(bytes.expect("an error is short"), close, &request, ctx)
     }
 
+    /// The same, whoever asks.
+    fn fail_early(&mut self, error: &HttpError, ctx: &mut Context) -> Option<Next> {
+        count_reason(error, ctx);
+        self.answer_early(&refused(error.code, error.message), ctx)
+    }
+
     /// Refuses a request that is not let in.
     fn turn_away(&mut self, away: TurnedAway, head_bytes: u64, ctx: &mut Context) -> Option<Next> {
         away.count(ctx.metrics());
@@ -460,6 +466,7 @@ impl Conversation {
         self.head.clear(&mut ctx.pool);
         self.phase = Phase::Over;
         count_refusal(error.code, ctx);
+        count_reason(error, ctx);
         let request = self.request.take();
         if request.is_none() {
             self.request_id = ctx.make_request_id();
@@ -608,7 +615,9 @@ impl Conversation {
         self.finish_requests(waited, ctx);
         if owed {
             // One answer, which also ends the talk, stands for all that waited.
-            ctx.metrics().requests_rejected.add(u64::from((waited + begun).saturating_sub(1)));
+            let others = u64::from((waited + begun).saturating_sub(1));
+            ctx.metrics().requests_rejected.add(others);
+            ctx.metrics().refused_unavailable.add(others);
             self.fail(&WRITER_FAILED, ctx);
         }
     }

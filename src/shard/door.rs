@@ -153,6 +153,11 @@ impl Door {
         self.traffic.count_refused(requests, bytes);
     }
 
+    /// A request was refused for something else than what is judged here.
+    pub fn note_refused(&mut self, now_ns: u64) {
+        self.admission.note_refused(now_ns);
+    }
+
     /// Takes in a turn of `turn_ns`, and what came after it: `enter_ns` in the kernel, of which the shard slept if it
     /// `blocked`. Returns the nanoseconds spent working and, among them, refusing; and whether the figures have changed.
     pub fn turned(&mut self, now_ns: u64, times: &TurnTimes, facts: impl FnOnce() -> Facts) -> Turned {

@@ -16,6 +16,12 @@ const RETRY_AFTER_S: u32 = 1;
 pub(super) const POOL_EXHAUSTED: HttpError =
     HttpError { code: ErrorCode::Backpressure, message: "the shard's memory pool is used up: retry later" };
 
+/// All decompressors of the shard are taken.
+pub(super) const DECODERS_EXHAUSTED: HttpError = HttpError {
+    code: ErrorCode::Backpressure,
+    message: "all decompressors are in use: retry later, or send the body uncompressed",
+};
+
 /// The log is closed for good.
 pub(super) const WRITER_FAILED: HttpError = HttpError {
     code: ErrorCode::Unavailable,
@@ -89,6 +95,21 @@ pub(super) fn count_refusal(code: ErrorCode, ctx: &Context) {
         429 | 503 | 507 => metrics.requests_rejected.add(1),
         _ => metrics.requests_error.add(1),
     }
+}
+
+/// Counts by its reason what is refused by nobody at the door. Each request that is counted as rejected is counted by one reason,
+/// unless it came over a connection too many: those have a counter of their own.
+pub(super) fn count_reason(error: &HttpError, ctx: &mut Context) {
+    let metrics = ctx.metrics();
+    match error.code {
+        ErrorCode::Backpressure if *error == POOL_EXHAUSTED => metrics.refused_pool.add(1),
+        ErrorCode::Backpressure if *error == DECODERS_EXHAUSTED => metrics.refused_decoders.add(1),
+        ErrorCode::InsufficientStorage => metrics.refused_disk.add(1),
+        ErrorCode::Draining => metrics.refused_draining.add(1),
+        ErrorCode::Unavailable => metrics.refused_unavailable.add(1),
+        _ => return,
+    }
+    ctx.door.note_refused(ctx.clock.ns());
 }
 
 impl TurnedAway {

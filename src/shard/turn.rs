@@ -529,7 +529,7 @@ impl Turn {
             Facts {
                 progress: Progress { open, durable: port.durable_seq() },
                 log_buffer: (log.used_bytes() as u64, log.capacity_bytes() as u64),
-                pool: (pool.used_bytes() as u64, pool.region().bytes() as u64),
+                pool: (pool.used_bytes() as u64, pool.bytes_for_all() as u64),
                 chunks: (port.outstanding() as u64, port.capacity() as u64),
             }
         });

@@ -46,6 +46,18 @@ pub(crate) fn shard_metric(server: &Server, name: &str, shard: u16) -> Option<u6
     metric(&text, name, &format!("shard=\"{shard}\""))
 }
 
+/// Asserts that each request that a server refused for the time being is counted by one reason.
+#[track_caller]
+pub(crate) fn expect_a_reason_for_each_refusal(server: &Server) {
+    let text = server.ask_admin("/metrics").expect(200).text();
+    let all = |name: &str| {
+        let series = format!("tidegate_{name}");
+        let samples = text.lines().filter(|line| line.starts_with(&series));
+        samples.filter_map(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok()).sum::<u64>()
+    };
+    assert_eq!(all("refused_"), all("requests_rejected_total") + all("refused_unauthorized_total"), "{text}");
+}
+
 /// A sample of a Prometheus text: `tidegate_<name>`, with `_total` or without, whose labels hold `label`.
 pub(crate) fn metric(text: &str, name: &str, label: &str) -> Option<u64> {
     text.lines().filter(|line| !line.starts_with('#')).find_map(|line| {

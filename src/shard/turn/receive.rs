@@ -119,7 +119,7 @@ impl Turn {
             error if error == -libc::ENOBUFS => {
                 self.ctx.metrics().receive_buffers_empty.add(1);
                 let connection = &mut self.connections[index as usize];
-                if connection.stage == Stage::Open && connection.receive == Receive::Off {
+                if matches!(connection.stage, Stage::Open | Stage::Lingering) && connection.receive == Receive::Off {
                     connection.receive = Receive::Parked;
                     self.parked.push_back((index, generation));
                 }
