@@ -6,7 +6,7 @@ use std::collections::HashMap;
 
 use support::audit::{Audit, Lane, Outcome, Sent};
 use support::bodies::{self, ENCODINGS, FRAMINGS, Form, SHAPES, Shape, bare, post};
-use support::client::Client;
+use support::client::{Client, Response};
 use support::events::{self, Kind};
 use support::load::{Load, Mix};
 use support::mount::{Mount, skip};
@@ -270,41 +270,92 @@ fn a_drain_that_was_cut_off_is_no_success() {
     assert_eq!(server.terminate().code(), Some(5), "{}", server.log());
 }
 
-/// A disk that fills: 507 from the reserve on, nothing acked is lost, and space that comes back is used.
-#[test]
-fn the_disk_reserve_gives_507_and_loses_nothing() {
-    let mount = match Mount::tmpfs(96 << 20) {
-        Ok(mount) => mount,
-        Err(why) => return skip("the_disk_reserve_gives_507_and_loses_nothing", &why),
-    };
-    let ballast = mount.path().join("ballast");
-    std::fs::write(&ballast, vec![1; 24 << 20]).unwrap();
-    let server = Setup::new().data(&mount.path().join("data")).set("reserve_bytes", "4MiB").start();
-    let mut book = Lane { lane: 1, kind: Kind::Large, requests: Vec::new() };
-    let mut send = || {
-        let first = book.requests.last().map_or(0, |sent: &Sent| sent.first + sent.count);
+/// Large batches, one connection each, and the book of them.
+struct Filling(Lane);
+
+impl Filling {
+    fn new() -> Self {
+        Self(Lane { lane: 1, kind: Kind::Large, requests: Vec::new() })
+    }
+
+    fn send(&mut self, server: &Server) -> Response {
+        let first = self.0.requests.last().map_or(0, |sent: &Sent| sent.first + sent.count);
         let mut sent = Sent { first, count: 50, spread: false, outcome: Outcome::Acked };
         // On a connection of its own: a server may close one whose request it does not read to the end.
         let response = server.ask(&Form::PLAIN.request(&Lane::events(1, 1, Kind::Large, sent), ""));
         if response.status != 202 {
             sent.outcome = Outcome::Refused;
         }
-        book.requests.push(sent);
+        self.0.requests.push(sent);
         response
+    }
+
+    /// Sends until the disk is full, and checks what the server then says.
+    #[track_caller]
+    fn fill(&mut self, server: &Server) {
+        let refused = (0..2_000).map(|_| self.send(server)).find(|response| response.status != 202);
+        refused.expect("400 MB do not fit").expect_error(507, "INSUFFICIENT_STORAGE");
+        let ready = server.ask(&bare("GET", "/ready", "")).expect(503).json();
+        assert_eq!(ready["ready"], false, "{ready}");
+        server.ask(&bare("GET", "/health", "")).expect(200);
+        assert_eq!(observe::shard_metric(server, "refused_disk", 0), Some(1));
+        observe::expect_a_reason_for_each_refusal(server);
+    }
+
+    /// Waits until events are taken again, and checks that all that was acknowledged is there.
+    #[track_caller]
+    fn expect_room_again(mut self, server: &Server) {
+        wait::until("the server to use the space that came back", || {
+            let is_ready = server.ask(&bare("GET", "/ready", "")).status == 200;
+            (is_ready && self.send(server).status == 202).then_some(())
+        });
+        Audit::of(1, &[self.0], &observe::cat(&server.data())).assert_sound();
+        observe::verify(&server.data());
+    }
+}
+
+/// A disk that fills: 507 from the reserve on, nothing acked is lost, and space that comes back is used.
+#[test]
+fn the_disk_reserve_gives_507_and_loses_nothing() {
+    let mount = match Mount::tmpfs(96 << 20, 1_000) {
+        Ok(mount) => mount,
+        Err(why) => return skip("the_disk_reserve_gives_507_and_loses_nothing", &why),
     };
-    let refused = (0..2_000).map(|_| send()).find(|response| response.status != 202);
-    let refused = refused.expect("400 MB do not fit 96 MiB");
-    refused.expect_error(507, "INSUFFICIENT_STORAGE");
-    let ready = server.ask(&bare("GET", "/ready", "")).expect(503).json();
-    assert_eq!(ready["ready"], false, "{ready}");
-    server.ask(&bare("GET", "/health", "")).expect(200);
+    let ballast = mount.path().join("ballast");
+    std::fs::write(&ballast, vec![1; 24 << 20]).unwrap();
+    let server = Setup::new().data(&mount.path().join("data")).set("reserve_bytes", "4MiB").start();
+    let mut filling = Filling::new();
+    filling.fill(&server);
     std::fs::remove_file(&ballast).unwrap();
-    wait::until("the server to use the space that came back", || {
-        let is_ready = server.ask(&bare("GET", "/ready", "")).status == 200;
-        (is_ready && send().status == 202).then_some(())
+    filling.expect_room_again(&server);
+}
+
+/// A disk that has bytes, but no inode for another segment, is as full as one without bytes.
+#[test]
+fn a_disk_without_inodes_gives_507_and_loses_nothing() {
+    let mount = match Mount::tmpfs(1 << 30, 64) {
+        Ok(mount) => mount,
+        Err(why) => return skip("a_disk_without_inodes_gives_507_and_loses_nothing", &why),
+    };
+    let server = Setup::new().data(&mount.path().join("data")).set("reserve_bytes", "4MiB").start();
+    let ballast: Vec<_> = (0..64)
+        .map(|number| mount.path().join(number.to_string()))
+        .take_while(|path| std::fs::File::create(path).is_ok())
+        .collect();
+    assert!(!ballast.is_empty() && ballast.len() < 64, "{} files", ballast.len());
+    let mut filling = Filling::new();
+    filling.fill(&server);
+    let metric = |name| observe::metric(&server.ask_admin("/metrics").expect(200).text(), name, "").unwrap();
+    assert!(metric("writer_disk_free_bytes") > 512 << 20);
+    let began = metric("up_seconds");
+    wait::until("the writer to look at the disk a few times more", || {
+        filling.send(&server).expect_error(507, "INSUFFICIENT_STORAGE");
+        (metric("up_seconds") > began + 3).then_some(())
     });
-    Audit::of(1, &[book], &observe::cat(&server.data())).assert_sound();
-    observe::verify(&server.data());
+    for path in ballast {
+        std::fs::remove_file(path).unwrap();
+    }
+    filling.expect_room_again(&server);
 }
 
 /// Retention deletes whole segments, the oldest first: what is left is the newest part without a hole.

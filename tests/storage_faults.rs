@@ -425,6 +425,58 @@ fn a_full_disk_refuses_in_time_and_recovers_when_there_is_room() {
     assert_eq!(read_all(&disk).unwrap(), acked);
 }
 
+/// Without inodes, or behind a quota, statfs(2) shows free bytes and no segment can be made: a server that believes the bytes
+/// admits events that then wait for ever.
+#[test]
+fn a_disk_on_which_no_segment_can_be_made_is_full_whatever_it_says_is_free() {
+    for (call, errno) in [
+        (Call::Create, libc::ENOSPC),
+        (Call::Create, libc::EDQUOT),
+        (Call::Zero, libc::ENOSPC),
+        (Call::Zero, libc::EDQUOT),
+    ] {
+        let disk = FaultyDisk::new(7);
+        let mut rig = settled(&disk, &config());
+        disk.fail_always(call, Some(errno));
+        fill_until_refused(&mut rig);
+        assert!(disk.storage().free_bytes().unwrap() > 1 << 60);
+        for turn in 0..50 {
+            rig.turn_after(Duration::from_millis(300)).unwrap();
+            assert_eq!(rig.status.state(), WriterState::Full, "{call:?}, errno {errno}, turn {turn}");
+        }
+        let made = disk.names().len();
+        disk.fail_always(call, None);
+        for _ in 0..20 {
+            rig.turn_after(Duration::from_millis(300)).unwrap();
+        }
+        assert_eq!(rig.status.state(), WriterState::Running, "{call:?}, errno {errno}");
+        assert!(disk.names().len() > made);
+        let acked = rig.stop();
+        assert_eq!(read_all(&disk).unwrap(), acked);
+    }
+}
+
+/// As above, found out by the last segment that was ready: what comes then waits for room, and none of it is lost.
+#[test]
+fn a_full_disk_found_out_at_the_end_of_a_segment_stays_full_until_one_can_be_made() {
+    let disk = FaultyDisk::new(7);
+    let mut rig = settled(&disk, &config());
+    let event = vec![b'x'; 12 * KIB];
+    while rig.shards[0].place(0, &event, 0) && rig.shards[0].seal_and_offer() {}
+    let sent = rig.shards[0].port.outstanding();
+    disk.fail_always(Call::Create, Some(libc::ENOSPC));
+    while rig.turn_after(Duration::from_millis(700)).unwrap() != Turn::Blocked {}
+    for _ in 0..20 {
+        assert_eq!(rig.turn_after(Duration::from_millis(700)), Ok(Turn::Blocked));
+        assert_eq!(rig.status.state(), WriterState::Full);
+    }
+    disk.fail_always(Call::Create, None);
+    assert_eq!(rig.turn_after(Duration::from_millis(700)), Ok(Turn::Worked), "what waited goes first");
+    assert_eq!(rig.status.state(), WriterState::Running);
+    rig.settle().unwrap();
+    assert_eq!(rig.acked().len(), sent);
+}
+
 /// A segment that is being prepared is room: a server that forgets it refuses for a moment what it has room for. It is room
 /// for one segment and no more: what was let in until then fits without the reserve.
 #[test]
@@ -498,6 +550,33 @@ fn a_disk_that_is_full_at_start_is_refused_with_the_fix() {
     assert!(matches!(&error, OpenError::Host { error, .. } if error.raw_os_error() == Some(libc::ENOSPC)));
     assert!(error.to_string().contains("the disk is full: free space"), "{error}");
     assert_eq!(disk.names(), Vec::<String>::new(), "nothing half made is left");
+}
+
+/// A start begins a segment before retention runs; on a full disk, retention runs first.
+#[test]
+fn a_start_on_a_full_disk_makes_room_by_retention() {
+    let disk = FaultyDisk::new(7);
+    let mut rig = settled(&disk, &config());
+    roll_to(&mut rig, &disk, 6);
+    rig.stop();
+    for name in disk.names() {
+        if name.ends_with(".ready") {
+            disk.take_away(&name);
+        }
+    }
+    disk.set_capacity(6 * config().segment_bytes);
+    let open = |config: &WriterConfig| Rig::open(config, Box::new(disk.storage()), 1);
+    assert!(open(&config()).is_err(), "nothing may be removed");
+    let config = WriterConfig { retention_bytes: Some(4 * config().segment_bytes), ..config() };
+    disk.set_followers_need(Some(Epoch(1)));
+    assert!(open(&config).is_err(), "a follower needs the oldest");
+    disk.set_followers_need(None);
+    let mut rig = open(&config).unwrap();
+    assert_eq!(oldest(&disk), 4, "as many are kept as were asked for, the new one with them");
+    rig.send(0, b"{}");
+    rig.settle().unwrap();
+    let report = verify_all(&disk);
+    assert!(report.sound, "{report:?}");
 }
 
 /// Fills segments until `epoch` is the active one.

@@ -132,8 +132,13 @@ impl fmt::Display for OpenError {
                 "{damage}. Acknowledged events are missing, so the server does not start: run `tidegate verify`, then \
                  restore the file or move the data directory away"
             ),
-            Self::Host { what, error } if error.raw_os_error() == Some(libc::ENOSPC) => {
-                write!(f, "{what}: the disk is full: free space or shorten the retention")
+            Self::Host { what, error } if error.raw_os_error() == Some(libc::ENOSPC) => write!(
+                f,
+                "{what}: the disk is full: free space or shorten the retention. If `df` shows free bytes, see `df -i`: there may be \
+                 no inodes left"
+            ),
+            Self::Host { what, error } if error.raw_os_error() == Some(libc::EDQUOT) => {
+                write!(f, "{what}: this user's disk quota is used up: free space, raise it or shorten the retention")
             }
             Self::Host { what, error } => write!(f, "{what}: {error}"),
         }

@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::config::{OpenError, WriterConfig};
 use super::recover::{RecoveryReport, recover};
-use super::store::{Active, Store};
+use super::store::{Active, Store, is_disk_full};
 use super::turn::Writer;
 use crate::base::{Seq, ShardId, WriterId};
 use crate::handoff::{Bell, WriterPort, WriterStatus};
@@ -74,7 +74,13 @@ pub fn open(config: &WriterConfig, mut storage: Box<dyn Storage>) -> Result<Open
     };
     let mut end = recovered.end.clone();
     let mut store = Store::new(storage, config.clone(), &recovered).map_err(host("clearing up the log"))?;
-    let active = store.begin_segment(&mut end, now_unix_ns()).map_err(host("beginning a segment"))?;
+    let now = now_unix_ns();
+    let begun = store.begin_segment(&mut end, now).or_else(|error| {
+        // On a full disk, what retention removes as soon as the segment is begun makes room for it.
+        let may_help = is_disk_full(&error) && store.retire_ahead(now)? > 0;
+        if may_help { store.begin_segment(&mut end, now) } else { Err(error) }
+    });
+    let active = begun.map_err(host("beginning a segment"))?;
     store.give_back_unused();
     Ok(Opened { config: config.clone(), store, active, end, report: recovered.report })
 }

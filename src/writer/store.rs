@@ -51,8 +51,11 @@ pub(super) struct Store {
     followers_errno: i32,
     /// Zeros to write in the background at a time.
     zero_bytes: usize,
-    /// The disk was full at the last attempt to prepare; not tried again before the next look at it.
+    /// The last segment to be made found no room. That is believed, whatever statfs(2) says is free, until one is made: a disk
+    /// without inodes, or a quota, shows free bytes.
     disk_full: bool,
+    /// On a full disk: one more attempt to make a segment may be made. Again after each look at the disk.
+    may_try: bool,
 }
 
 impl Store {
@@ -107,6 +110,7 @@ impl Store {
             followers_errno: 0,
             zero_bytes: ZERO_BYTES_MIN,
             disk_full: false,
+            may_try: true,
         })
     }
 
@@ -132,8 +136,8 @@ impl Store {
     /// The order is what recovery relies on: the header is synced before the file gets its name, and the name before the
     /// first chunk.
     pub(super) fn begin_segment(&mut self, end: &mut Cursor, now_unix_ns: u64) -> io::Result<Active> {
-        let number = match self.ready.pop_front() {
-            Some(number) => number,
+        let number = match self.ready.front() {
+            Some(number) => *number,
             None => self.prepare_now()?,
         };
         let name = FileName::Ready(number).text();
@@ -149,10 +153,11 @@ impl Store {
         };
         header.encode(self.page.as_mut().try_into().expect("one page"));
         let file = self.storage.open(&name)?;
-        self.storage.write_at(file, 0, self.page.as_ref())?;
-        self.storage.sync(file)?;
-        self.storage.rename(&name, &FileName::Segment(header.epoch).text())?;
-        self.storage.sync_dir()?;
+        if let Err(error) = self.name_segment(file, &name, header.epoch) {
+            self.storage.close(file);
+            return Err(error);
+        }
+        self.ready.pop_front();
         self.next_epoch = Epoch(header.epoch.0 + 1);
         if let Some(previous) = self.live.last_mut() {
             previous.end = header.previous_end;
@@ -161,6 +166,14 @@ impl Store {
         *end = Cursor::at_start_of(&header);
         self.mark(DurableMark { epoch: end.epoch, end: end.offset });
         Ok(Active { file, epoch: header.epoch })
+    }
+
+    /// Writes the header in `page` to `file` and gives it the name of a segment, all durable.
+    fn name_segment(&mut self, file: FileId, name: &str, epoch: Epoch) -> io::Result<()> {
+        self.storage.write_at(file, 0, self.page.as_ref())?;
+        self.storage.sync(file)?;
+        self.storage.rename(name, &FileName::Segment(epoch).text())?;
+        self.storage.sync_dir()
     }
 
     /// Gives the disk back what segments that ended early left unused, once the one after them is begun and names their end.
@@ -183,26 +196,29 @@ impl Store {
         let _ = self.storage.set_durable_mark(mark);
     }
 
-    /// Makes a segment ready, waiting for it; its number. May use the disk's reserve: what waits was admitted.
+    /// Makes a segment the first that is ready, waiting for it; its number. May use the disk's reserve: what waits was admitted.
     fn prepare_now(&mut self) -> io::Result<u64> {
         if let Some(preparing) = self.preparing {
             return self.finish_preparing_now(preparing);
         }
         let number = self.take_number();
+        let made = self.make_segment(number);
+        self.disk_full = made.as_ref().is_err_and(is_disk_full);
+        made?;
+        self.ready.push_front(number);
+        Ok(number)
+    }
+
+    fn make_segment(&mut self, number: u64) -> io::Result<()> {
         let name = FileName::Preparing(number).text();
         let file = self.storage.create(&name, self.config.segment_bytes)?;
         let zeroed = self.storage.zero_and_sync(file, self.config.segment_bytes);
         self.storage.close(file);
-        match zeroed {
-            Ok(()) => {
-                self.storage.rename(&name, &FileName::Ready(number).text())?;
-                Ok(number)
-            }
-            Err(error) => {
-                self.storage.remove(&name)?;
-                Err(error)
-            }
+        if zeroed.is_err() {
+            self.storage.remove(&name)?;
+            return zeroed;
         }
+        self.storage.rename(&name, &FileName::Ready(number).text())
     }
 
     /// Drives the preparation under way to its end.
@@ -213,10 +229,10 @@ impl Store {
                 self.storage.wait(-1, std::time::Duration::from_millis(10))?;
             }
         }
-        match self.ready.pop_back() {
+        match self.ready.back() {
             Some(number) => {
-                assert_eq!(number, preparing.number, "the last one ready is the one just prepared");
-                Ok(number)
+                assert_eq!(*number, preparing.number, "the last one ready is the one just prepared");
+                Ok(*number)
             }
             None => Err(io::Error::from_raw_os_error(libc::ENOSPC)),
         }
@@ -247,6 +263,7 @@ impl Store {
             self.storage.rename(&from.text(), &to.text())?;
             self.ready.push_back(preparing.number);
             self.preparing = None;
+            self.disk_full = false;
             return Ok(true);
         }
         self.zero_more(&mut preparing)?;
@@ -255,15 +272,18 @@ impl Store {
     }
 
     fn start_preparing(&mut self) -> io::Result<bool> {
-        if self.ready.len() >= self.config.segments_ahead || self.disk_full || !self.room(0, 0).may_prepare() {
+        // On a full disk one more than is wanted may be made: nothing else shows that there is room again.
+        let is_wanted = if self.disk_full { self.may_try } else { self.ready.len() < self.config.segments_ahead };
+        if !is_wanted || !(Room { free_bytes: self.free_bytes, ..self.room(0, 0) }).may_prepare() {
             return Ok(false);
         }
+        self.may_try = false;
         let number = self.take_number();
         let file = match self.storage.create(&FileName::Preparing(number).text(), self.config.segment_bytes) {
             Ok(file) => file,
             Err(error) if is_disk_full(&error) => {
                 self.disk_full = true;
-                return Ok(false);
+                return Ok(true);
             }
             Err(error) => return Err(error),
         };
@@ -309,7 +329,7 @@ impl Store {
             Some(_) => self.look_at_followers(),
             None => self.storage.followers_need().unwrap_or(None),
         };
-        self.disk_full = false;
+        self.may_try = true;
         Ok(())
     }
 
@@ -367,12 +387,21 @@ impl Store {
 
     /// Retires what retention asks for; how many segments.
     pub(super) fn retire(&mut self, now_unix_ns: u64) -> io::Result<usize> {
+        self.retire_for(0, now_unix_ns)
+    }
+
+    /// Retires what retention will ask for once one more segment is begun; how many segments.
+    pub(super) fn retire_ahead(&mut self, now_unix_ns: u64) -> io::Result<usize> {
+        self.retire_for(self.config.segment_bytes, now_unix_ns)
+    }
+
+    fn retire_for(&mut self, extra_bytes: u64, now_unix_ns: u64) -> io::Result<usize> {
         let retention = self.config.retention();
-        if retire_count(&self.live, 0, retention, now_unix_ns, None) == 0 {
+        if retire_count(&self.live, extra_bytes, retention, now_unix_ns, None) == 0 {
             return Ok(0);
         }
         let followers_need = self.look_at_followers();
-        let count = retire_count(&self.live, 0, retention, now_unix_ns, followers_need);
+        let count = retire_count(&self.live, extra_bytes, retention, now_unix_ns, followers_need);
         for retired in 0..count {
             if !self.retire_oldest()? {
                 return Ok(retired);

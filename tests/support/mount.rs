@@ -25,13 +25,13 @@ pub(crate) struct Mount {
 }
 
 impl Mount {
-    /// A tmpfs of `bytes`: small, quick, without O_DIRECT.
+    /// A tmpfs of `bytes` and room for `inodes` files and directories: small, quick, without O_DIRECT.
     ///
     /// # Errors
     /// Why it cannot be mounted here.
-    pub(crate) fn tmpfs(bytes: u64) -> Result<Self, String> {
+    pub(crate) fn tmpfs(bytes: u64, inodes: u32) -> Result<Self, String> {
         let (home, point) = place();
-        let options = format!("size={bytes}");
+        let options = format!("size={bytes},nr_inodes={inodes}");
         run("mount", &["-t".as_ref(), "tmpfs".as_ref(), "-o".as_ref(), options.as_ref(), "tmpfs".as_ref(), &point])?;
         Ok(Self { home, point })
     }

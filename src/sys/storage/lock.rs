@@ -90,8 +90,9 @@ impl DataLock {
             });
         }
         let text = format!("{}\n{LOCK_TEXT}", std::process::id());
-        file.set_len(0)
-            .and_then(|()| file.write_all(text.as_bytes()))
+        // In this order a full disk leaves what the last server wrote.
+        file.write_all(text.as_bytes())
+            .and_then(|()| file.set_len(text.len() as u64))
             .map_err(io(format!("writing {}", path.display())))?;
         Ok(Self { _file: file })
     }

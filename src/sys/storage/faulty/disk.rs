@@ -51,6 +51,8 @@ pub(super) struct Disk {
     pub(super) crashed: bool,
     pub(super) counts: HashMap<Call, u64>,
     pub(super) failures: Vec<(Call, u64, Failure)>,
+    /// Calls that fail each time, and the errno.
+    pub(super) always_fail: HashMap<Call, i32>,
     /// The errno that looking at them fails with, if it does.
     pub(super) followers_need: Result<Option<Epoch>, i32>,
     pub(super) displaced: Option<Displaced>,
@@ -84,6 +86,7 @@ impl Disk {
             crashed: false,
             counts: HashMap::new(),
             failures: Vec::new(),
+            always_fail: HashMap::new(),
             followers_need: Ok(None),
             displaced: None,
             server_runs: false,
@@ -116,6 +119,9 @@ impl Disk {
         let count = self.counts.entry(call).or_default();
         *count += 1;
         let at = *count;
+        if let Some(code) = self.always_fail.get(&call) {
+            return Some(Failure::Errno(*code));
+        }
         let index = self.failures.iter().position(|(kind, nth, _)| (*kind, *nth) == (call, at))?;
         Some(self.failures.swap_remove(index).2)
     }

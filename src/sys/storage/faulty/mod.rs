@@ -147,6 +147,15 @@ impl FaultyDisk {
         disk.failures.push((call, at, failure));
     }
 
+    /// Makes each call of a kind fail with this errno from now on, or none any more.
+    pub fn fail_always(&self, call: Call, errno: Option<i32>) {
+        let always_fail = &mut self.lock().always_fail;
+        match errno {
+            Some(errno) => always_fail.insert(call, errno),
+            None => always_fail.remove(&call),
+        };
+    }
+
     /// The process dies: its storages are dead, what it wrote stays.
     pub fn kill(&self) {
         let mut disk = self.lock();
