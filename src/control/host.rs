@@ -39,6 +39,8 @@ pub struct Host {
     pub memlock_exempt: bool,
     /// Descriptors the process may open.
     pub open_files: u64,
+    /// Bytes a file may grow to.
+    pub file_bytes: u64,
     /// Whether memory is backed by huge pages.
     pub huge_pages: HugePages,
     /// Where the log is, or will be.
@@ -155,6 +157,7 @@ impl Host {
             memlock_bytes: limit(Resource::LockedMemory)?,
             memlock_exempt: host::may_lock_any_memory(),
             open_files: limit(Resource::OpenFiles)?,
+            file_bytes: limit(Resource::FileSize)?,
             huge_pages: host::huge_pages(),
             filesystem: filesystem::inspect(data).map_err(|error| HostError::Data(data.to_owned(), error))?,
         })
@@ -242,6 +245,7 @@ pub(super) mod made_up {
             memlock_bytes: UNLIMITED,
             memlock_exempt: false,
             open_files: 1 << 20,
+            file_bytes: UNLIMITED,
             huge_pages: HugePages::Madvise,
             filesystem: Filesystem {
                 kind: "xfs".to_owned(),

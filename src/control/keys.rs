@@ -108,6 +108,18 @@ impl Keys {
         Self::parse(&text, path)
     }
 
+    /// Reads and checks the file at `path` again. Not what is no file (any more): reading a pipe would wait for somebody to write.
+    ///
+    /// # Errors
+    /// [`KeysError`].
+    pub fn read_again(path: &Path) -> Result<Self, KeysError> {
+        let unreadable = |error| KeysError::Unreadable { path: path.to_owned(), error };
+        if !std::fs::metadata(path).map_err(unreadable)?.is_file() {
+            return Err(unreadable(std::io::Error::other("not a regular file, so it is not read again")));
+        }
+        Self::read(path)
+    }
+
     /// Checks the text of a file; `path` is for messages.
     ///
     /// # Errors
@@ -346,5 +358,7 @@ mod tests {
         }
         let missing = Keys::read(Path::new("/nowhere/keys.toml")).unwrap_err().to_string();
         assert!(missing.contains("/nowhere/keys.toml cannot be read"), "{missing}");
+        let special = Keys::read_again(Path::new("/dev/null")).unwrap_err().to_string();
+        assert!(special.contains("/dev/null cannot be read: not a regular file"), "{special}");
     }
 }

@@ -163,8 +163,8 @@ impl Plan {
     /// Fits a configuration to a host.
     ///
     /// # Errors
-    /// When it names cores that are not there, needs more memory or descriptors than there are, gives a writer nothing
-    /// to write or a shard no request to serve, or lets a spinning shard share its core.
+    /// When it names cores that are not there, needs more memory or descriptors or longer files than there may be, gives a writer
+    /// nothing to write or a shard no request to serve, or lets a spinning shard share its core.
     pub fn make(config: &Config, host: &Host) -> Result<Self, PlanError> {
         let cores = assign_cores(config, host)?;
         let writers = place_writers(&cores, host);
@@ -206,6 +206,7 @@ impl Plan {
             writers,
         };
         refuse_spinning_together(config, &plan)?;
+        refuse_segments_beyond_the_file_limit(config, host)?;
         plan.advice = advice::for_plan(&plan, config);
         Ok(plan)
     }
@@ -401,6 +402,19 @@ fn plan_connections(config: &Config, host: &Host) -> Result<u32, PlanError> {
         return refuse(config, "connections_per_shard_max", &wanted, problem);
     }
     Ok(most)
+}
+
+/// Past RLIMIT_FSIZE the kernel kills a process that makes a file longer (setrlimit(2): SIGXFSZ).
+fn refuse_segments_beyond_the_file_limit(config: &Config, host: &Host) -> Result<(), PlanError> {
+    if config.segment_bytes <= host.file_bytes {
+        return Ok(());
+    }
+    let problem = format!(
+        "the limit on the length of a file is {}: run `ulimit -f unlimited` before starting, or set LimitFSIZE=infinity in the \
+         systemd unit",
+        ByteSize(host.file_bytes)
+    );
+    refuse(config, "segment_bytes", &ByteSize(config.segment_bytes), problem)
 }
 
 /// A thread that never sleeps starves whatever shares its core: a writer there would get its turn every few

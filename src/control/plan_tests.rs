@@ -169,6 +169,18 @@ fn the_table_of_descriptors_fits_the_limit_of_open_files() {
 }
 
 #[test]
+fn segments_are_no_longer_than_files_may_be() {
+    let mut host = host(2, 1, 1);
+    host.file_bytes = 256 << 20;
+    plan("", &host);
+    host.file_bytes -= 1;
+    let message = refused("", &host);
+    assert!(message.starts_with("segment_bytes = 256MiB"), "{message}");
+    assert!(message.contains("ulimit -f unlimited") && message.contains("LimitFSIZE"), "{message}");
+    plan("segment_bytes = \"128MiB\"", &host);
+}
+
+#[test]
 fn log_buffers_are_registered_only_where_memlock_allows() {
     let mut host = host(2, 1, 1);
     host.memlock_bytes = 8 << 20;

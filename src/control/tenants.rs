@@ -81,7 +81,7 @@ impl Tenants {
                 .to_owned();
         }
         let old = self.tables.last().expect("there is always one");
-        let table = match Keys::read(path).and_then(|keys| keys.table(generation, numbers)) {
+        let table = match Keys::read_again(path).and_then(|keys| keys.table(generation, numbers)) {
             Ok(table) => Arc::new(table.following(old, now_ns, &self.shown.uses)),
             Err(error) => return format!("{error}; keys and limits stay as they were"),
         };

@@ -32,6 +32,29 @@ const HEADERS_TOO_LARGE: HttpError = HttpError {
 /// 400 for what RFC 9112 or this server does not allow, 431 for more than [`HEADERS_MAX`] headers or more than
 /// `head_bytes_max` bytes. The connection is to be closed after the answer.
 pub fn parse_head(input: &[u8], scanned: &mut usize, limits: &Limits) -> Result<Option<(Request, usize)>, HttpError> {
+    let parsed = parse_http(input, scanned, limits);
+    match parsed {
+        Ok(Some(_)) => parsed,
+        Ok(None) | Err(_) => other_protocol(&input[empty_lines(input)..]).map_or(parsed, Err),
+    }
+}
+
+/// What is spoken instead of HTTP, as far as it is a mistake that is made. It is answered at once: a TLS client waits for its
+/// server, and would until the head's time is over.
+fn other_protocol(head: &[u8]) -> Option<HttpError> {
+    // A TLS record's type is handshake (RFC 8446 §5.1); versions 1 and 2 of the PROXY protocol begin like this, the second
+    // behind two empty lines (haproxy's proxy-protocol.txt, 2.1 and 2.2).
+    let message = if head.first() == Some(&0x16) {
+        "this looks like TLS, and the port speaks plain HTTP: use http://, or end TLS in a proxy before it"
+    } else if head.starts_with(b"PROXY ") || head.starts_with(b"\0\r\nQUIT\n") {
+        "the PROXY protocol is not spoken here: turn it off at the balancer"
+    } else {
+        return None;
+    };
+    Some(HttpError::bad_request(message))
+}
+
+fn parse_http(input: &[u8], scanned: &mut usize, limits: &Limits) -> Result<Option<(Request, usize)>, HttpError> {
     let start = empty_lines(input);
     let head = &input[start..];
     let within_limit = &head[..head.len().min(limits.head_bytes_max)];

@@ -324,3 +324,23 @@ fn a_bad_head_is_refused_however_it_is_cut() {
     }
     assert_eq!(refuse(b"GET / HTTP/1.1\n"), ErrorCode::BadRequest, "refused at once, not after a timeout");
 }
+
+#[test]
+fn another_protocol_is_named_at_once() {
+    let hello = [&[0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3][..], &[0; 500]].concat();
+    let ends = [&[0x16, 3, 1, 0, 4][..], b"\r\n\r\n"].concat();
+    let rows: [(&[u8], &str); 6] = [
+        (&hello, "TLS"),
+        (&hello[..1], "TLS"),
+        (&ends, "TLS"),
+        (b"PROXY TCP4 192.0.2.1 192.0.2.2 56324 443\r\n", "PROXY"),
+        (b"PROXY TCP4 192.0.2.1 192.0.2.2 56324 443\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", "PROXY"),
+        (b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c", "PROXY"),
+    ];
+    for (input, what) in rows {
+        let error = parse(input).unwrap_err();
+        assert_eq!(error.code, ErrorCode::BadRequest);
+        assert!(error.message.contains(what), "{what}: {error}");
+    }
+    assert_eq!(parse(b"PROXY"), Ok(None), "may yet become something else");
+}

@@ -86,6 +86,8 @@ pub enum Resource {
     OpenFiles,
     /// Bytes the process may lock or register with the kernel.
     LockedMemory,
+    /// Length of a file the process may write.
+    FileSize,
 }
 
 impl Resource {
@@ -93,6 +95,7 @@ impl Resource {
         match self {
             Self::OpenFiles => libc::RLIMIT_NOFILE,
             Self::LockedMemory => libc::RLIMIT_MEMLOCK,
+            Self::FileSize => libc::RLIMIT_FSIZE,
         }
     }
 }
