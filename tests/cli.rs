@@ -186,6 +186,8 @@ fn a_plan_refuses_the_data_directory_that_serve_would() {
             assert_refused(&output, 3, &format!("--data {}: ", data.display()));
             assert_refused(&output, 3, message);
         }
+        let output = tidegate(&["plan"]).env("TIDEGATE_DATA", &data).output().unwrap();
+        assert_refused(&output, 3, &format!("TIDEGATE_DATA={}: ", data.display()));
     }
 }
 

@@ -177,7 +177,8 @@ fn prepare(serve: Serve, matches: &ArgMatches) -> Result<(Config, Plan), Refusal
         say(&format_args!("{name} is set, but there is no such setting: it has no effect"));
     }
     host::raise_limits().map_err(Refusal::Host)?;
-    let host = Host::inspect(&config.data).map_err(Refusal::Host)?;
+    let given = config.sources.name("data", &config.data.display());
+    let host = Host::inspect(&config.data, &given).map_err(Refusal::Host)?;
     host.check().map_err(Refusal::Host)?;
     let plan = Plan::make(&config, &host).map_err(Refusal::Plan)?;
     Ok((config, plan))

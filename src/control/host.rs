@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::quantity::ByteSize;
 use crate::sys::affinity;
@@ -54,8 +54,8 @@ pub enum HostError {
     NoCores,
     /// The kernel does not say how much memory there is, nor what else /proc tells.
     NoMemory,
-    /// The directory of the log cannot be looked at.
-    Data(PathBuf, io::Error),
+    /// The directory of the log, as it was given, cannot be looked at.
+    Data(String, io::Error),
     /// A limit cannot be read or raised.
     Limit(io::Error),
     /// io_uring is switched off.
@@ -78,8 +78,8 @@ impl fmt::Display for HostError {
                 "the kernel does not say how much memory there is: /proc is not mounted, or /proc/meminfo cannot be read; \
                  run `mount -t proc proc /proc` as root",
             ),
-            Self::Data(path, error) => {
-                write!(f, "--data {}: {error}; name a directory this user may enter and write", path.display())
+            Self::Data(given, error) => {
+                write!(f, "{given}: {error}; name a directory this user may enter and write")
             }
             Self::Limit(error) => write!(f, "the limits of open files and locked memory cannot be raised: {error}"),
             Self::RingsDisabled => {
@@ -138,11 +138,11 @@ pub fn raise_limits() -> Result<(), HostError> {
 }
 
 impl Host {
-    /// Looks at this machine; `data` is the directory the log is in or will be in.
+    /// Looks at this machine; `data` is the directory the log is in or will be in, and `given` how it was given, for messages.
     ///
     /// # Errors
     /// When the directory cannot be entered, or the kernel does not tell the cores or limits.
-    pub fn inspect(data: &Path) -> Result<Self, HostError> {
+    pub fn inspect(data: &Path, given: &str) -> Result<Self, HostError> {
         let cores = affinity::allowed_cores();
         if cores.is_empty() {
             return Err(HostError::NoCores);
@@ -159,7 +159,7 @@ impl Host {
             open_files: limit(Resource::OpenFiles)?,
             file_bytes: limit(Resource::FileSize)?,
             huge_pages: host::huge_pages(),
-            filesystem: filesystem::inspect(data).map_err(|error| HostError::Data(data.to_owned(), error))?,
+            filesystem: filesystem::inspect(data).map_err(|error| HostError::Data(given.to_owned(), error))?,
         })
     }
 
@@ -270,7 +270,7 @@ mod tests {
     #[test]
     fn this_host_is_inspected() {
         let directory = tempfile::tempdir().unwrap();
-        let host = Host::inspect(directory.path()).unwrap();
+        let host = Host::inspect(directory.path(), "data").unwrap();
         assert!(!host.cores.is_empty() && host.usable_memory_bytes() > 0);
         assert!(host.kernel_version() >= (5, 0), "{}", host.kernel);
     }

@@ -64,7 +64,7 @@ impl Threads for RoleThreads {
 /// The server in its role, to the end of the process.
 fn play(role: &str) -> ! {
     let role = *ROLES.iter().find(|known| format!("{known:?}") == role).expect("a role");
-    let plan = Plan::make(&Config::default(), &Host::inspect(Path::new("/")).unwrap()).unwrap();
+    let plan = Plan::make(&Config::default(), &Host::inspect(Path::new("/"), "data").unwrap()).unwrap();
     let scale = Scale { log_buffer_bytes: 1, target_utilization: 0.67, normal_ccu: 100 };
     let status = Arc::new(WriterStatus::default());
     status.set(WriterState::Running);
