@@ -38,7 +38,7 @@ def positive(kind):
         try:
             value = kind(text)
         except ValueError:
-            raise argparse.ArgumentTypeError(f"{text} is not a number") from None
+            raise argparse.ArgumentTypeError(f"{text} is not a {'whole ' if kind is int else ''}number") from None
         if not 0 < value < float("inf"):
             raise argparse.ArgumentTypeError(f"{text} is not above zero")
         return value
