@@ -1,8 +1,8 @@
-"""How a script ends that has started other programs: by itself, by SIGINT or by SIGTERM, and then nothing is left of them.
+"""How a script ends that has started other programs: by itself, by SIGINT, SIGTERM or SIGHUP, and then nothing is left of them.
 
 A signal becomes the exception `Stopped` in the main thread, once: what is cleaned up on its way out is not cut short by a second one.
 Programs run in sessions of their own, so that Ctrl-C in a terminal reaches only the script, which ends them. Otherwise a server would
-drain while its load went on, and the result would look like one.
+drain while its load went on, and the result would look like one. A terminal that is closed reaches only the script as well.
 """
 
 import contextlib
@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Wrong(Exception):
@@ -61,11 +61,15 @@ def say(text):
 def run_script(name, main, code_if_wrong=2):
     """Ends the process with what `main` returns, with 128 + the signal that stopped it, or with `code_if_wrong`."""
     for number in SIGNALS:
-        signal.signal(number, _on_signal)
+        # nohup means it; SIGINT is ignored as well by what a script starts with '&', and can still be sent on purpose.
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _on_signal)
     try:
         code = main()
     except Stopped as stopped:
-        say(f"{name}: stopped by {signal.Signals(stopped.number).name}")
+        # The terminal may be what is gone.
+        with contextlib.suppress(OSError):
+            say(f"{name}: stopped by {signal.Signals(stopped.number).name}")
         code = 128 + stopped.number
     except (Wrong, subprocess.CalledProcessError) as wrong:
         say(f"{name}: {wrong}")
