@@ -7,6 +7,8 @@ a scale.
 import math
 from xml.sax.saxutils import escape
 
+from measuring import verdict
+
 WIDTH = 1000
 LEFT, RIGHT = 330, 120
 ROW, PANEL_HEAD, PANEL_FOOT, TOP, BOTTOM = 24, 44, 44, 70, 20
@@ -72,8 +74,7 @@ def panel(entry, top):
         for value in values[:-1]:
             lines.append(f'<circle cx="{scale.x(value):.1f}" cy="{y}" r="3" fill="{colour}" opacity="0.55"/>')
         lines.append(f'<circle cx="{scale.x(values[-1]):.1f}" cy="{y}" r="6" fill="{colour}"/>')
-        bound = "≥ " if row["generator_bound"] and not paced else ""
-        lines.append(text(WIDTH - RIGHT + 14, y + 4, bound + short(values[-1]) + (" ms" if paced else ""), size=12))
+        lines.append(text(WIDTH - RIGHT + 14, y + 4, short(values[-1]) + (" ms" if paced else "") + row["mark"], size=12))
     return lines, bottom + PANEL_FOOT - top
 
 
@@ -91,6 +92,8 @@ def svg(summary, subtitle):
         x += 34 + 7 * len(WORDS[durability])
     head = [text(12, 24, "The same events over HTTP, by what an answer promises", size=18, weight="bold"),
             text(WIDTH - 12, 24, subtitle, "end", 11, "#5a616b")]
+    if any(row.get("mark") for entry in summary for row in entry["rows"]):
+        head.append(text(WIDTH - 12, 54, f"{verdict.MARK} not valid: the generator was the limit, or late", "end", 11, "#5a616b"))
     return "\n".join([
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {y + BOTTOM}" font-family="sans-serif">',
         f'<rect width="{WIDTH}" height="{y + BOTTOM}" fill="#ffffff"/>', *head, *legend, *lines, "</svg>", ""])

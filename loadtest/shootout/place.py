@@ -4,46 +4,21 @@ Every rival answers requests on the server core. What it does beside that, where
 pool), runs on the helper core, as tidegate's writer does.
 """
 
-import dataclasses
 import os
 import pathlib
 import re
 import shutil
-import signal
 import socket
 import subprocess
 import time
 import urllib.request
 
+from measuring import ending
+from measuring.ending import Wrong
+from measuring.server import own_environment
+
 READY_SECONDS_MAX = 60
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
-
-
-class Wrong(Exception):
-    """Something the caller can mend; its text says how."""
-
-
-@dataclasses.dataclass
-class Cores:
-    server: int
-    helper: int
-    generator: str
-
-    @staticmethod
-    def choose():
-        """One for the rival, one for its helpers, the others for the generator; on two cores it shares the helpers'."""
-        allowed = sorted(os.sched_getaffinity(0))
-        if len(allowed) < 2:
-            raise Wrong("the shootout needs two cores at least: one for the server, one for the generator")
-        return Cores(allowed[0], allowed[1], ",".join(map(str, allowed[2:4] or allowed[1:2])))
-
-    @staticmethod
-    def parse(text):
-        """S,H,G as the command line gives them; G may be a list with '+'."""
-        found = re.fullmatch(r"(\d+),(\d+),(\d+(?:\+\d+)*)", text)
-        if not found:
-            raise Wrong(f"--cores takes S,H,G as in 0,1,2+3, not {text}")
-        return Cores(int(found[1]), int(found[2]), found[3].replace("+", ","))
 
 
 def free_port():
@@ -53,7 +28,7 @@ def free_port():
 
 
 class Place:
-    """A directory of its own on the disk to be measured, ports, and the process that runs there."""
+    """A directory on the disk to be measured, which nobody else uses and which is not there yet, ports, and the process that runs there."""
 
     def __init__(self, home, cores, log_path):
         self.home = pathlib.Path(home)
@@ -61,8 +36,7 @@ class Place:
         self.log_path = log_path
         self.port, self.other_port = free_port(), free_port()
         self.process = None
-        self.clear()
-        self.home.mkdir(parents=True)
+        self.home.mkdir()
 
     def file(self, name, text):
         """Writes a configuration file; its path."""
@@ -75,11 +49,9 @@ class Place:
         """Runs a server on the server core, or on `cores` where it pins its own threads, until it listens, and answers 200 at
         the path `ready` if it has one."""
         allowed = cores or {self.cores.server}
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("TIDEGATE_")}
-        with open(self.log_path, "ab") as log:
-            self.process = subprocess.Popen(
-                [str(part) for part in command], cwd=self.home, stdin=subprocess.DEVNULL, stdout=log,
-                stderr=subprocess.STDOUT, env={**kept, **(environment or {})},
+        with open(self.log_path, "ab") as log, ending.held():
+            self.process = ending.start(
+                command, cwd=self.home, stdout=log, stderr=subprocess.STDOUT, env={**own_environment(), **(environment or {})},
                 preexec_fn=lambda: os.sched_setaffinity(0, allowed),
             )
         self._wait_until(lambda: socket.create_connection(("127.0.0.1", self.port), timeout=1).close())
@@ -114,16 +86,15 @@ class Place:
         fields = stat[stat.rindex(")") + 2:].split()
         return (int(fields[11]) + int(fields[12])) / TICKS_PER_SECOND
 
-    def stop(self, how=signal.SIGKILL):
-        if self.process is None:
-            return
-        if self.process.poll() is None:
-            self.process.send_signal(how)
-            self.process.wait(timeout=60)
+    def stop(self):
+        """Kills what runs here."""
+        if self.process is not None:
+            ending.end(self.process)
         self.process = None
 
     def clear(self):
         """Ends what runs here and removes its data, and lets the disk finish: the next one starts on an idle disk."""
-        self.stop()
-        shutil.rmtree(self.home, ignore_errors=True)
+        with ending.held():
+            self.stop()
+            shutil.rmtree(self.home, ignore_errors=True)
         os.sync()

@@ -1,10 +1,12 @@
-"""From raw runs to the table: medians over rounds, everything also as a fraction of the ceiling."""
+"""From raw runs to the table: medians over rounds, everything also as a fraction of what the bare loops took."""
 
 import statistics
 
-# They store nothing and look at nothing; the faster one is the ceiling. Dropping is not always it: what is never answered comes
-# in other portions, and the generator is what limits both.
-CEILINGS = ["sink-drop", "sink-answer"]
+from measuring import verdict
+
+# They store nothing and look at nothing; the faster one is what others are compared with. Dropping is not always it: what is never
+# answered comes in other portions, and the generator is what limits both.
+BARE_LOOPS = ["sink-drop", "sink-answer"]
 UNANSWERED = "sink-drop"
 # Outcomes that no slowness of the machine explains.
 ANSWERED_WRONGLY = ["wrong_status", "wrong_body", "bad_response", "connection_lost", "connect_failed"]
@@ -44,19 +46,21 @@ def summarise(runs, rivals, workloads):
                 "p999_us": median_of(its, "result", "latency_us", "corrected", "p999"),
                 "cpu_us_per_event": median_of(its, "cpu_us_per_event"),
                 "failures": failures,
-                "errors": sum(run["result"]["errors"] + run["result"]["rejected"] for run in its),
+                "errors": sum(run["result"]["errors"] for run in its),
+                "refused": sum(run["result"]["rejected"] for run in its),
                 "answered_wrongly": sum(run["result"]["outcomes"][name] for run in its for name in ANSWERED_WRONGLY),
                 "requests": sum(run["result"]["requests"] for run in its),
-                # The server could do more than this generator can ask for.
-                "generator_bound": any(not run["result"]["valid"] for run in its),
+                "invalid_rounds": sum(not run["result"]["valid"] for run in its),
                 "invalid_because": sorted({why for run in its for why in run["result"]["invalid_because"]}),
+                "mark": verdict.mark([run["result"] for run in its]),
+                "notes": verdict.notes([(rival.name, [run["result"] for run in its])]),
             })
-        ceiling = max((row["events_per_second"] for row in rows if row["rival"] in CEILINGS and "rounds" in row), default=None)
+        bare = max((row["events_per_second"] for row in rows if row["rival"] in BARE_LOOPS and "rounds" in row), default=None)
         for row in rows:
             if "rounds" not in row:
                 continue
             # At a given rate all are equal.
-            row["of_ceiling"] = row["events_per_second"] / ceiling if ceiling and not workload.rate else None
+            row["of_bare_loop"] = row["events_per_second"] / bare if bare and not workload.rate else None
         summary.append({"workload": workload.key, "title": workload.title, "rate": workload.rate, "rows": rows})
     return summary
 
@@ -75,20 +79,22 @@ def latency(row, name):
 
 
 def table(entry, probes):
-    lines = ["| an answer means | server | events/s | min–max of the rounds | of ceiling | p50, ms | p99, ms | CPU, µs/event "
+    """The workload's rows, and under them what else is to be said of some."""
+    lines = ["| an answer means | server | events/s | min–max of the rounds | of the bare loop | p50, ms | p99, ms | CPU, µs/event "
              "| errors | after kill -9 |", "|---|---|---:|---:|---:|---:|---:|---:|---:|---|"]
     for row in entry["rows"]:
         if "rounds" not in row:
             lines.append(f"| {WORDS[row['durability']]} | {row['name']} | failed in every round: {row['failures'][0]} | | | | | | | |")
             continue
-        bound = "≥ " if row["generator_bound"] else ""
         unchecked = "" if row["validates"] == "JSON" else " †"
-        of = "-" if row["of_ceiling"] is None else f"{row['of_ceiling']:.1%}"
+        of = "-" if row["of_bare_loop"] is None else f"{row['of_bare_loop']:.1%}"
+        refused = f", {row['refused']} refused" if row["refused"] else ""
         lines.append(
-            f"| {WORDS[row['durability']]} | {row['name']}{unchecked} | {bound}{number(row['events_per_second'])} "
+            f"| {WORDS[row['durability']]} | {row['name']}{unchecked} | {number(row['events_per_second'])}{row['mark']} "
             f"| {number(row['lowest'])}–{number(row['highest'])} | {of} | {latency(row, 'p50_us')} | {latency(row, 'p99_us')} "
-            f"| {number(row['cpu_us_per_event'])} | {row['errors']} of {row['requests']} | {fate(probes.get(row['rival']))} |")
-    return "\n".join(lines)
+            f"| {number(row['cpu_us_per_event'])} | {row['errors']} of {row['requests']}{refused} | {fate(probes.get(row['rival']))} |")
+    notes = [note for row in entry["rows"] for note in row.get("notes", [])]
+    return "\n".join(lines + ([""] + notes if notes else []))
 
 
 def fate(probe):
@@ -110,8 +116,9 @@ def markdown(summary, probes, manifest):
     for entry in summary:
         lines += ["", f"## {entry['workload']}", "", f"{entry['title']}.", "", table(entry, probes)]
     lines += [
-        "", "Events/s are medians over the rounds of acknowledged events; the ceiling is the faster of the two bare io_uring "
-        "loops that receive the same bytes. ≥: the generator was the limit in at least one round, the server can do more. †: does not look at "
+        "", "Events/s are medians over the rounds of acknowledged events. The bare loop is the faster of the two io_uring loops "
+        "that receive the same bytes, at the rate at which this generator loaded it; where that is marked, it could have taken more, and "
+        f"the fractions are upper bounds. {verdict.LEGEND} †: does not look at "
         "what it receives; all others parse every event. CPU: time of all of the server's threads, in user and kernel mode, also "
         "that of polling while it waits. After kill -9: what was left of some 2 000 acknowledged events when the server "
         "was killed right after the last answer; what a power cut leaves is not shown by that, and is what `synced` is about.", "",

@@ -16,13 +16,13 @@ class Workload:
 
 
 WORKLOADS = [
-    Workload("batch", "NDJSON batches of 200 events of 268 bytes, 16 connections, closed loop",
+    Workload("batch", "NDJSON batches of 200 events of 266 bytes, 16 connections, closed loop",
              ["--format", "ndjson", "--batch", "200", "--template", "attribution", "-c", "16"]),
     Workload("large", "NDJSON batches of 16 events of 4.2 KB, 16 connections, closed loop",
              ["--format", "ndjson", "--batch", "16", "--template", "large", "-c", "16"]),
-    Workload("single", "one event of 268 bytes a request, 64 connections, closed loop",
+    Workload("single", "one event of 266 bytes a request, 64 connections, closed loop",
              ["--format", "single", "--template", "attribution", "-c", "64"]),
-    Workload("paced", "NDJSON batches of 200 events of 268 bytes at 250 requests/s (50 000 events/s), Poisson arrivals, open loop: "
+    Workload("paced", "NDJSON batches of 200 events of 266 bytes at 250 requests/s (50 000 events/s), Poisson arrivals, open loop: "
              "latency from the intended send time",
              ["--format", "ndjson", "--batch", "200", "--template", "attribution", "-c", "64"], rate=250),
 ]
