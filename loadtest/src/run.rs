@@ -26,6 +26,8 @@ pub struct Run {
     pub ledgers: Vec<Ledger>,
     /// From the end of the warm-up to the end of the load, seconds.
     pub measured_s: f64,
+    /// The load was ended before its plan was.
+    pub ended_early: bool,
     /// When it began, Unix ms.
     pub started_unix_ms: u64,
     /// Bytes that slow readers read, and how often a server closed one.
@@ -190,6 +192,16 @@ impl Series<'_> {
             ledgers.push(report.ledger);
         }
         let measured_s = ended_ns.saturating_sub(self.plan.warmup_ns()) as f64 / 1e9;
-        Run { totals, points: self.points, threads, ledgers, measured_s, started_unix_ms, slow_bytes, slow_closed }
+        Run {
+            totals,
+            points: self.points,
+            threads,
+            ledgers,
+            measured_s,
+            ended_early: ended_ns < self.plan.end_ns(),
+            started_unix_ms,
+            slow_bytes,
+            slow_closed,
+        }
     }
 }

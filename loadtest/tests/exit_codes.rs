@@ -6,7 +6,7 @@ use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use support::{Lease, Server, refusal, show};
+use support::{Lease, Server, refusal, show, tidegate};
 
 #[test]
 fn each_threshold_can_be_met_and_missed() {
@@ -54,6 +54,35 @@ fn a_result_that_cannot_be_written_is_an_error() {
         let (code, said) = refusal(&[&run[..], &[option, "/dev/full"]].concat());
         assert!(code == 3 && said.contains("/dev/full"), "{option}: {code}: {said}");
     }
+}
+
+/// What was measured must not be lost to a wrong path: it is refused before the load.
+#[test]
+fn outputs_that_cannot_be_written_are_refused_before_the_load() {
+    let server = Server::start();
+    let target = server.address().to_string();
+    let run = ["run", "--target", &target, "--duration", "50ms", "--warmup", "0s", "--batch", "2", "--quiet"];
+    let (nowhere, home) = (show(&server.home().join("none/r")), show(server.home()));
+    for option in ["--json", "--html", "--hgrm"] {
+        for path in [&nowhere, &home] {
+            let (code, said) = refusal(&[&run[..], &[option, path]].concat());
+            assert!(code == 2 && said.contains(path) && said.contains(option), "{option}: {code}: {said}");
+        }
+    }
+    let same = show(&server.home().join("same"));
+    let (code, said) = refusal(&[&run[..], &["--json", &same, "--html", &same]].concat());
+    assert!(code == 2 && said.contains("both name"), "{code}: {said}");
+    let (code, said) = refusal(&[&run[..], &["--verify", &nowhere]].concat());
+    assert!(code == 2 && said.contains("--verify"), "{code}: {said}");
+    let (code, said) = refusal(&[&run[..], &["--verify", &home, "--tidegate", &nowhere]].concat());
+    assert!(code == 2 && said.contains("--tidegate"), "{code}: {said}");
+    let lines = std::process::Command::new(tidegate()).args(["cat", "--data", &show(&server.data())]).output().unwrap();
+    assert!(lines.status.success() && lines.stdout.is_empty(), "a refused run put load on the server");
+    // The one that can be written is, although the other fails at last.
+    let json = show(&server.home().join("r.json"));
+    let (code, said) = refusal(&[&run[..], &["--html", "/dev/full", "--json", &json]].concat());
+    assert!(code == 3 && said.contains("/dev/full"), "{code}: {said}");
+    assert!(std::fs::read_to_string(&json).unwrap().contains("\"schema\""));
 }
 
 /// A generator that was stopped says so: what it measured then is its own pause.

@@ -51,26 +51,22 @@ fn acknowledged_by_one_server_and_looked_for_in_anothers_log_is_lost() {
     assert!(found(&result, "acked") > 0 && found(&result, "lost") == found(&result, "acked"), "{}", result["verdict"]);
 }
 
-/// A log that cannot be read is no sound one.
+/// A log that cannot be read is no sound one, and takes nothing of what was measured with it.
 #[test]
-fn a_log_that_cannot_be_read_is_an_error_and_no_verdict() {
+fn a_log_that_cannot_be_read_is_an_error_that_leaves_the_result() {
     let server = Server::start();
-    let (target, reader) = (server.address().to_string(), show(tidegate()));
-    let output = load(&[
-        "run",
-        "--target",
-        &target,
-        "--tidegate",
-        &reader,
-        "--verify",
-        "/dev/null/none",
-        "--duration",
-        "50ms",
-        "--quiet",
-        "--warmup",
-        "0s",
-    ]);
+    let (target, data, json) =
+        (server.address().to_string(), show(&server.data()), show(&server.home().join("r.json")));
+    // It reads a little and fails.
+    let reader = show(&doctored(server.home(), "{ head -n 1; exit 7; }"));
+    let run = ["run", "--target", &target, "--tidegate", &reader, "--verify", &data, "--json", &json, "--batch", "2"];
+    let output = load(&[&run[..], &["--duration", "100ms", "--warmup", "0s"]].concat());
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert_eq!(output.status.code(), Some(3), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(said.contains("goodput") && said.contains("NO VERDICT"), "{said}");
+    let result: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&json).unwrap()).unwrap();
+    assert!(result["verdict"].is_null() && result["requests"].as_u64().is_some(), "{result}");
+    assert!(result["verdict_failed"].as_str().unwrap().contains("exit status: 7"), "{result}");
 }
 
 /// Rounds of kill -9: nothing is lost; and a reader that hides one event is found out.

@@ -60,7 +60,7 @@ fn write_head(page: &mut String, result: &RunResult) {
         manifest.batch,
         manifest.event_bytes_mean,
         escape(&manifest.ack),
-        manifest.duration_s
+        result.measured_s
     );
     for because in &result.invalid_because {
         let _ = writeln!(page, "<p class=\"bad\">INVALID: {}</p>", escape(because));
@@ -83,6 +83,9 @@ fn write_head(page: &mut String, result: &RunResult) {
     if let Some(verdict) = &result.verdict {
         let class = if verdict.sound { "" } else { " class=\"bad\"" };
         let _ = writeln!(page, "<p{class}>Oracle: {}</p>", escape(&show_verdict(verdict)));
+    }
+    if let Some(failed) = &result.verdict_failed {
+        let _ = writeln!(page, "<p class=\"bad\">Oracle: no verdict: {}</p>", escape(failed));
     }
 }
 

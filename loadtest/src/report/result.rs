@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::limits::Limits;
 use super::manifest::Manifest;
 use super::series::{self, Recovery, ServerMemory};
+use crate::interrupt::Signal;
 use crate::plan::{Mode, Plan};
 use crate::request::Outcome;
 use crate::run::Run;
@@ -172,6 +173,8 @@ pub struct Verdict {
 #[allow(missing_docs, reason = "the schema describes them")]
 pub struct RunResult {
     pub schema: u32,
+    #[serde(default)]
+    pub measured_s: f64,
     pub requests_per_second: f64,
     pub events_per_second: f64,
     pub bytes_per_second: f64,
@@ -183,6 +186,8 @@ pub struct RunResult {
     pub error_rate: f64,
     pub latency_us: LatencyPair,
     pub valid: bool,
+    #[serde(default)]
+    pub interrupted: Option<String>,
     pub invalid_because: Vec<String>,
     pub generator: GeneratorReport,
     pub outcomes: BTreeMap<String, u64>,
@@ -198,6 +203,8 @@ pub struct RunResult {
     pub server: Option<ServerMemory>,
     pub thresholds: Vec<Threshold>,
     pub verdict: Option<Verdict>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub verdict_failed: Option<String>,
     pub manifest: Manifest,
     pub intervals: Vec<Point>,
 }
@@ -211,9 +218,9 @@ impl RunResult {
     }
 }
 
-/// The result of a run of `plan`, judged by `limits`.
+/// The result of a run of `plan`, judged by `limits`. `signal` is the one that came while it went on.
 #[must_use]
-pub fn make(plan: &Plan, run: &Run, manifest: Manifest, limits: &Limits) -> RunResult {
+pub fn make(plan: &Plan, run: &Run, manifest: Manifest, limits: &Limits, signal: Option<Signal>) -> RunResult {
     let totals = &run.totals;
     let count = |holds: &dyn Fn(Outcome) -> bool| {
         let counted = Outcome::ALL.iter().filter(|outcome| holds(**outcome));
@@ -225,10 +232,14 @@ pub fn make(plan: &Plan, run: &Run, manifest: Manifest, limits: &Limits) -> RunR
     let failed = if limits.rejections_allowed { errors } else { errors + rejected };
     let measured: Vec<&Point> = run.points.iter().filter(|point| point.is_measured()).collect();
     let seconds = run.measured_s.max(1e-9);
-    let sum = |of: &dyn Fn(&Point) -> f64| measured.iter().map(|point| of(point)).sum::<f64>();
+    // Folded from 0: the sum of no floats is -0.
+    let sum = |of: &dyn Fn(&Point) -> f64| measured.iter().map(|point| of(point)).fold(0.0, |sum, value| sum + value);
     let generator = generator_report(run);
     let corrected = Latencies::of(&totals.corrected);
-    let invalid_because = judge_generator(plan, &generator, corrected.p99);
+    let interrupted = signal.filter(|_| run.ended_early).map(Signal::name);
+    let mut invalid_because: Vec<String> =
+        interrupted.map(|name| tell_interruption(plan, run, name)).into_iter().collect();
+    invalid_because.extend(judge_generator(plan, &generator, corrected.p99));
     let kinds = plan.shares.iter().zip(&totals.kinds).map(|(share, kind)| {
         let result =
             KindResult { requests: kind.requests, errors: kind.errors, latency_us: Latencies::of(&kind.corrected) };
@@ -238,6 +249,7 @@ pub fn make(plan: &Plan, run: &Run, manifest: Manifest, limits: &Limits) -> RunR
     let recovered_p99 = limits.recovered_p99.or(limits.p99).map_or(f64::INFINITY, |time| time.as_secs_f64() * 1e6);
     let mut result = RunResult {
         schema: SCHEMA,
+        measured_s: run.measured_s,
         requests_per_second: sum(&|point| point.requests as f64) / seconds,
         events_per_second: sum(&|point| point.events as f64) / seconds,
         bytes_per_second: sum(&|point| point.bytes as f64) / seconds,
@@ -249,6 +261,7 @@ pub fn make(plan: &Plan, run: &Run, manifest: Manifest, limits: &Limits) -> RunR
         error_rate: if requests == 0 { 0.0 } else { failed as f64 / requests as f64 },
         latency_us: LatencyPair { corrected, uncorrected: Latencies::of(&totals.uncorrected) },
         valid: invalid_because.is_empty(),
+        interrupted: interrupted.map(str::to_owned),
         invalid_because,
         generator,
         outcomes: Outcome::ALL.iter().map(|o| (o.name().to_owned(), totals.outcomes[*o as usize])).collect(),
@@ -270,11 +283,25 @@ pub fn make(plan: &Plan, run: &Run, manifest: Manifest, limits: &Limits) -> RunR
         server: series::memory(&run.points),
         thresholds: Vec::new(),
         verdict: None,
+        verdict_failed: None,
         manifest,
         intervals: run.points.clone(),
     };
     result.thresholds = limits.judge(&result);
     result
+}
+
+/// What an interrupted run has to say of itself.
+fn tell_interruption(plan: &Plan, run: &Run, signal: &str) -> String {
+    let whole_s = plan.duration.as_secs_f64();
+    if run.measured_s > 0.0 {
+        format!(
+            "{signal} ended it after {:.1} of {whole_s:.1} s: its figures are those of a part of the load",
+            run.measured_s
+        )
+    } else {
+        format!("{signal} ended it in the warm-up: nothing was measured of {whole_s:.1} s")
+    }
 }
 
 /// Where the load falls, ns from the start: of clients where there are any, else of the rate.
@@ -374,6 +401,7 @@ pub(super) mod tests {
     pub(in crate::report) fn result_with(intervals: Vec<Point>) -> RunResult {
         RunResult {
             schema: SCHEMA,
+            measured_s: 0.0,
             requests_per_second: 0.0,
             events_per_second: 0.0,
             bytes_per_second: 0.0,
@@ -385,6 +413,7 @@ pub(super) mod tests {
             error_rate: 0.0,
             latency_us: LatencyPair::default(),
             valid: true,
+            interrupted: None,
             invalid_because: Vec::new(),
             generator: GeneratorReport::default(),
             outcomes: BTreeMap::new(),
@@ -396,6 +425,7 @@ pub(super) mod tests {
             server: None,
             thresholds: Vec::new(),
             verdict: None,
+            verdict_failed: None,
             manifest: Manifest::default(),
             intervals,
         }

@@ -39,6 +39,10 @@ pub fn progress(point: &Point, left: Duration) -> String {
 pub fn summary(result: &RunResult) -> String {
     let mut text = String::new();
     let manifest = &result.manifest;
+    // A rate of no time is none.
+    let is_measured = result.measured_s > 0.0;
+    let rate = |value: f64| if is_measured { show_count(value.round()) } else { "-".into() };
+    let mega = if is_measured { format!("{:.1}", result.bytes_per_second / 1e6) } else { "-".into() };
     let mut line = |label: &str, value: String| {
         let _ = writeln!(text, "{label:<12} {value}");
     };
@@ -57,15 +61,22 @@ pub fn summary(result: &RunResult) -> String {
     );
     line(
         "offered",
-        format!("{} req/s for {:.1} s", show_count(result.offered_requests_per_second.round()), manifest.duration_s),
+        match &result.interrupted {
+            None => format!("{} req/s for {:.1} s", rate(result.offered_requests_per_second), result.measured_s),
+            Some(signal) => format!(
+                "{} req/s for {:.1} s · INTERRUPTED by {signal}, {:.1} s were planned",
+                rate(result.offered_requests_per_second),
+                result.measured_s,
+                manifest.duration_s
+            ),
+        },
     );
     line(
         "goodput",
         format!(
-            "{} req/s · {} events/s · {:.1} MB/s",
-            show_count(result.requests_per_second.round()),
-            show_count(result.events_per_second.round()),
-            result.bytes_per_second / 1e6
+            "{} req/s · {} events/s · {mega} MB/s",
+            rate(result.requests_per_second),
+            rate(result.events_per_second),
         ),
     );
     line(
@@ -130,6 +141,9 @@ pub fn summary(result: &RunResult) -> String {
         for example in &verdict.examples {
             line("", example.clone());
         }
+    }
+    if let Some(failed) = &result.verdict_failed {
+        line("oracle", format!("NO VERDICT · {failed}"));
     }
     for threshold in &result.thresholds {
         let verdict = if threshold.passed { "ok    " } else { "MISSED" };

@@ -6,6 +6,7 @@
 mod ports;
 
 use std::fs::File;
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -179,6 +180,41 @@ fn short() -> [&'static str; 12] {
 pub(crate) fn load<S: AsRef<std::ffi::OsStr>>(arguments: &[S]) -> std::process::Output {
     let program = env!("CARGO_BIN_EXE_tidegate-load");
     Command::new(program).args(arguments).stdin(Stdio::null()).output().expect("it runs")
+}
+
+/// A load that a signal is to end.
+pub(crate) struct Interruptible {
+    child: Child,
+    progress: BufReader<std::process::ChildStderr>,
+}
+
+impl Interruptible {
+    /// Starts the load generator; back when it has said its first line.
+    pub(crate) fn start<S: AsRef<std::ffi::OsStr>>(arguments: &[S]) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_tidegate-load"))
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("it starts");
+        let mut progress = BufReader::new(child.stderr.take().expect("it is piped"));
+        let mut line = String::new();
+        progress.read_line(&mut line).expect("its lines can be read");
+        Self { child, progress }
+    }
+
+    /// Sends a signal, named as kill(1) does; exit code, standard output and the rest of what it said.
+    pub(crate) fn end(mut self, signal: &str) -> (i32, String, String) {
+        let sent = Command::new("kill").args([signal, &self.child.id().to_string()]).status().expect("kill runs");
+        assert!(sent.success(), "there is nothing to signal");
+        // Read to its end, so that the child is not held up by it.
+        let mut said = String::new();
+        self.progress.read_to_string(&mut said).expect("its lines can be read");
+        let output = self.child.wait_with_output().expect("it can be waited for");
+        let code = output.status.code().expect("it was not killed");
+        (code, String::from_utf8_lossy(&output.stdout).into_owned(), said)
+    }
 }
 
 /// Exit code of the load generator and what it complains of.
