@@ -10,7 +10,8 @@ fn begun(server: &Server, phase: &[&str]) -> Interruptible {
     let (data, reader) = (show(&server.data()), show(tidegate()));
     let run = ["run", "--target", &target, "--json", &json, "--verify", &data, "--tidegate", &reader, "--rate", "100"];
     let shape = ["--batch", "2", "--connections", "2", "--interval", "100ms", "--max-p99", "1us", "--allow-bottleneck"];
-    Interruptible::start(&[&run[..], &shape, phase].concat())
+    let patience = ["--timeout", "120s", "--drain", "120s"];
+    Interruptible::start(&[&run[..], &shape, &patience, phase].concat())
 }
 
 fn result(server: &Server) -> serde_json::Value {

@@ -299,6 +299,7 @@ impl<'p> Generator<'p> {
                 self.idle_polling_ns += self.clock.now() - turn_began;
             }
         }
+        self.hear_out()?;
         self.settle(intervals);
         Ok(())
     }

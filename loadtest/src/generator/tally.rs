@@ -228,7 +228,8 @@ impl Tally {
     /// Counts a request that ended.
     pub fn end(&mut self, ended: &Ended) {
         self.interval.add_one(ended);
-        if ended.intended >= self.warmup_ns {
+        // An answer too many puts all behind it in doubt, whenever it came.
+        if ended.intended >= self.warmup_ns || ended.outcome == Outcome::Unsolicited {
             self.totals.add_one(ended);
         }
     }

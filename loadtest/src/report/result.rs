@@ -216,6 +216,12 @@ impl RunResult {
         let counted = Outcome::ALL.into_iter().filter(|outcome| holds(*outcome));
         counted.filter_map(|outcome| self.outcomes.get(outcome.name())).sum()
     }
+
+    /// Whether the generator was the bottleneck and nothing else makes the run invalid.
+    #[must_use]
+    pub fn is_only_generator_bound(&self) -> bool {
+        !self.valid && self.interrupted.is_none() && self.outcomes_that(|outcome| outcome == Outcome::Unsolicited) == 0
+    }
 }
 
 /// The result of a run of `plan`, judged by `limits`. `signal` is the one that came while it went on.
@@ -239,6 +245,13 @@ pub fn make(plan: &Plan, run: &Run, manifest: Manifest, limits: &Limits, signal:
     let interrupted = signal.filter(|_| run.ended_early).map(Signal::name);
     let mut invalid_because: Vec<String> =
         interrupted.map(|name| tell_interruption(plan, run, name)).into_iter().collect();
+    let unsolicited = count(&|outcome| outcome == Outcome::Unsolicited);
+    if unsolicited > 0 {
+        invalid_because.push(format!(
+            "{unsolicited} answers came that no request was waiting for: others may have been taken for those of other \
+             requests, and neither latencies nor acknowledgements can be trusted"
+        ));
+    }
     invalid_because.extend(judge_generator(plan, &generator, corrected.p99));
     let kinds = plan.shares.iter().zip(&totals.kinds).map(|(share, kind)| {
         let result =
