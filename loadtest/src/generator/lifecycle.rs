@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use socket2::{Domain, Socket, Type};
 
 use super::connection::State;
+use super::effort::Effort;
 use super::tally::{Ended, Interval};
 use super::turn::{BUFFER_GROUP, Operation};
 use super::{Generator, Shared, slow};
@@ -108,6 +109,8 @@ impl Generator<'_> {
             if now >= self.plan.end_ns() || shared.stop.load(Ordering::Relaxed) {
                 self.draining = true;
                 self.ended_ns = now.min(self.plan.end_ns());
+                // Neither the wait for the last answers nor the bookkeeping behind it says how busy the load kept it.
+                self.effort = Effort::of_this_thread(&self.clock, self.idle_polling_ns);
                 let _ = intervals.send(self.tally.next_interval(now, self.limit));
                 self.tally.interval.is_drain = true;
             }
