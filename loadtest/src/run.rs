@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use crate::generator::{self, Interval, Report, Shared, Totals, interval_end};
 use crate::oracle::Ledger;
 use crate::plan::{Mode, Plan};
-use crate::report::Point;
+use crate::report::{Point, quantile_us};
 
 /// How long an unfinished interval is waited for before the main thread looks at its own affairs.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -45,8 +45,8 @@ pub struct ThreadReport {
     pub starved_fraction: f64,
     /// The longest time for which it did not come round to anything, ns.
     pub pause_max_ns: u64,
-    /// How late it sent although a connection was free: median, 99th percentile and most, ns.
-    pub slip_ns: [u64; 3],
+    /// How late it sent although a connection was free: median, 99th percentile and most, us; `None` if it sent nothing by a schedule.
+    pub slip_us: [Option<f64>; 3],
     /// System calls of its ring.
     pub enters: u64,
     /// Whether it ran on the core it was given.
@@ -139,7 +139,6 @@ impl Series<'_> {
             Mode::Open { .. } => 0.0,
             Mode::Closed => interval.sent as f64,
         };
-        let us = |ns: u64| ns as f64 / 1e3;
         Point {
             from_s: from_ns as f64 / 1e9,
             to_s: to_ns as f64 / 1e9,
@@ -153,10 +152,10 @@ impl Series<'_> {
             bytes: interval.bytes,
             errors: interval.count(|outcome| outcome.is_error()),
             rejected: interval.count(|outcome| outcome == crate::request::Outcome::Rejected),
-            p50_us: us(interval.corrected.value_at_quantile(0.5)),
-            p99_us: us(interval.corrected.value_at_quantile(0.99)),
-            max_us: us(interval.corrected.max()),
-            uncorrected_p99_us: us(interval.uncorrected.value_at_quantile(0.99)),
+            p50_us: quantile_us(&interval.corrected, 0.5),
+            p99_us: quantile_us(&interval.corrected, 0.99),
+            max_us: quantile_us(&interval.corrected, 1.0),
+            uncorrected_p99_us: quantile_us(&interval.uncorrected, 0.99),
             server_rss_bytes: None,
         }
     }
@@ -183,7 +182,7 @@ impl Series<'_> {
                 busy_fraction: report.busy_fraction,
                 starved_fraction: report.starved_fraction,
                 pause_max_ns: report.pause_max_ns,
-                slip_ns: [slip.value_at_quantile(0.5), slip.value_at_quantile(0.99), slip.max()],
+                slip_us: [0.5, 0.99, 1.0].map(|quantile| quantile_us(slip, quantile)),
                 enters: report.enters,
                 pinned: report.pinned,
             });

@@ -16,5 +16,6 @@ pub use limits::Limits;
 pub use manifest::{Manifest, Setting};
 pub use result::{
     GeneratorReport, KindResult, Latencies, LatencyPair, Point, RunResult, SlowReaders, Threshold, Verdict, make,
+    quantile_us,
 };
 pub use summary::{progress, show_verdict, summary};

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use hdrhistogram::Histogram;
+use hdrhistogram::{Counter, Histogram};
 use serde::{Deserialize, Serialize};
 
 use super::limits::Limits;
@@ -26,40 +26,46 @@ const PAUSE_US_MAX: f64 = 250_000.0;
 const SLIP_P99_US_MAX: f64 = 1000.0;
 const SLIP_SHARE_MAX: f64 = 0.1;
 
-/// Percentiles of a latency, microseconds.
+/// Percentiles of a latency, microseconds; `None` where nothing was measured.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Latencies {
     /// Median.
-    pub p50: f64,
+    pub p50: Option<f64>,
     /// 90th percentile.
-    pub p90: f64,
+    pub p90: Option<f64>,
     /// 95th.
-    pub p95: f64,
+    pub p95: Option<f64>,
     /// 99th.
-    pub p99: f64,
+    pub p99: Option<f64>,
     /// 99.9th.
-    pub p999: f64,
+    pub p999: Option<f64>,
     /// Longest.
-    pub max: f64,
+    pub max: Option<f64>,
     /// Mean.
-    pub mean: f64,
+    pub mean: Option<f64>,
 }
 
 impl Latencies {
     /// Of a histogram of ns.
     #[must_use]
     pub fn of(histogram: &Histogram<u64>) -> Self {
-        let at = |quantile| histogram.value_at_quantile(quantile) as f64 / 1e3;
+        let at = |quantile| quantile_us(histogram, quantile);
         Self {
             p50: at(0.5),
             p90: at(0.9),
             p95: at(0.95),
             p99: at(0.99),
             p999: at(0.999),
-            max: histogram.max() as f64 / 1e3,
-            mean: histogram.mean() / 1e3,
+            max: at(1.0),
+            mean: (!histogram.is_empty()).then(|| histogram.mean() / 1e3),
         }
     }
+}
+
+/// A quantile of a histogram of ns in microseconds; `None` if it holds nothing, of which the histogram itself says 0.
+#[must_use]
+pub fn quantile_us<C: Counter>(histogram: &Histogram<C>, quantile: f64) -> Option<f64> {
+    (!histogram.is_empty()).then(|| histogram.value_at_quantile(quantile).min(histogram.max()) as f64 / 1e3)
 }
 
 /// Latency from both beginnings.
@@ -69,6 +75,9 @@ pub struct LatencyPair {
     pub corrected: Latencies,
     /// From the actual send.
     pub uncorrected: Latencies,
+    /// From the intended send time, of the requests that ended as they should not.
+    #[serde(default)]
+    pub failed: Latencies,
 }
 
 /// One interval of the time series; see the schema for the fields.
@@ -87,10 +96,10 @@ pub struct Point {
     pub bytes: u64,
     pub errors: u64,
     pub rejected: u64,
-    pub p50_us: f64,
-    pub p99_us: f64,
-    pub max_us: f64,
-    pub uncorrected_p99_us: f64,
+    pub p50_us: Option<f64>,
+    pub p99_us: Option<f64>,
+    pub max_us: Option<f64>,
+    pub uncorrected_p99_us: Option<f64>,
     pub server_rss_bytes: Option<u64>,
 }
 
@@ -114,9 +123,9 @@ impl Point {
 pub struct GeneratorReport {
     pub busy_fraction: f64,
     pub starved_fraction: f64,
-    pub slip_p50_us: f64,
-    pub slip_p99_us: f64,
-    pub slip_max_us: f64,
+    pub slip_p50_us: Option<f64>,
+    pub slip_p99_us: Option<f64>,
+    pub slip_max_us: Option<f64>,
     #[serde(default)]
     pub pause_max_us: f64,
     #[serde(default)]
@@ -272,7 +281,11 @@ pub fn make(plan: &Plan, run: &Run, manifest: Manifest, limits: &Limits, signal:
         errors,
         rejected,
         error_rate: if requests == 0 { 0.0 } else { failed as f64 / requests as f64 },
-        latency_us: LatencyPair { corrected, uncorrected: Latencies::of(&totals.uncorrected) },
+        latency_us: LatencyPair {
+            corrected,
+            uncorrected: Latencies::of(&totals.uncorrected),
+            failed: Latencies::of(&totals.failed),
+        },
         valid: invalid_because.is_empty(),
         interrupted: interrupted.map(str::to_owned),
         invalid_because,
@@ -342,9 +355,9 @@ fn generator_report(run: &Run) -> GeneratorReport {
         .map(|thread| GeneratorReport {
             busy_fraction: thread.busy_fraction,
             starved_fraction: thread.starved_fraction,
-            slip_p50_us: thread.slip_ns[0] as f64 / 1e3,
-            slip_p99_us: thread.slip_ns[1] as f64 / 1e3,
-            slip_max_us: thread.slip_ns[2] as f64 / 1e3,
+            slip_p50_us: thread.slip_us[0],
+            slip_p99_us: thread.slip_us[1],
+            slip_max_us: thread.slip_us[2],
             pause_max_us: thread.pause_max_ns as f64 / 1e3,
             cores: Vec::new(),
         })
@@ -356,9 +369,9 @@ fn generator_report(run: &Run) -> GeneratorReport {
         .cloned()
         .unwrap_or_default();
     GeneratorReport {
-        slip_p50_us: slip.value_at_quantile(0.5) as f64 / 1e3,
-        slip_p99_us: slip.value_at_quantile(0.99) as f64 / 1e3,
-        slip_max_us: slip.max() as f64 / 1e3,
+        slip_p50_us: quantile_us(slip, 0.5),
+        slip_p99_us: quantile_us(slip, 0.99),
+        slip_max_us: quantile_us(slip, 1.0),
         pause_max_us: cores.iter().map(|core| core.pause_max_us).fold(0.0, f64::max),
         cores,
         ..busiest
@@ -366,7 +379,7 @@ fn generator_report(run: &Run) -> GeneratorReport {
 }
 
 /// Why the run says nothing about the server; empty if it does.
-fn judge_generator(plan: &Plan, generator: &GeneratorReport, p99_us: f64) -> Vec<String> {
+fn judge_generator(plan: &Plan, generator: &GeneratorReport, p99_us: Option<f64>) -> Vec<String> {
     let mut because = Vec::new();
     for (at, core) in generator.cores.iter().enumerate() {
         let idle = 1.0 - core.busy_fraction - core.starved_fraction;
@@ -379,7 +392,7 @@ fn judge_generator(plan: &Plan, generator: &GeneratorReport, p99_us: f64) -> Vec
             ));
         }
     }
-    let slip_us_max = SLIP_P99_US_MAX.max(p99_us * SLIP_SHARE_MAX);
+    let slip_us_max = SLIP_P99_US_MAX.max(p99_us.unwrap_or(0.0) * SLIP_SHARE_MAX);
     for (at, core) in
         generator.cores.iter().enumerate().filter(|(_, core)| core.starved_fraction > STARVED_FRACTION_MAX)
     {
@@ -396,11 +409,13 @@ fn judge_generator(plan: &Plan, generator: &GeneratorReport, p99_us: f64) -> Vec
             generator.pause_max_us / 1e6
         ));
     }
-    if matches!(plan.mode, Mode::Open { .. }) && generator.slip_p99_us > slip_us_max {
+    if let Some(slip_p99_us) = generator.slip_p99_us.filter(|slip| *slip > slip_us_max)
+        && matches!(plan.mode, Mode::Open { .. })
+    {
         because.push(format!(
             "1 % of the requests left more than {:.1} ms late although a connection was free: the schedule was not kept; \
              lower the rate or give the generator a core of its own",
-            generator.slip_p99_us / 1e3
+            slip_p99_us / 1e3
         ));
     }
     because
@@ -409,6 +424,7 @@ fn judge_generator(plan: &Plan, generator: &GeneratorReport, p99_us: f64) -> Vec
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::generator::histogram;
 
     /// A result of nothing but these points.
     pub(in crate::report) fn result_with(intervals: Vec<Point>) -> RunResult {
@@ -447,10 +463,22 @@ pub(super) mod tests {
     #[test]
     fn a_result_is_read_back_as_it_was_written() {
         let mut result = result_with(vec![Point { from_s: 0.5, to_s: 1.5, requests: 7, ..Point::default() }]);
-        result.latency_us.corrected.p99 = 12.5;
+        result.latency_us.corrected.p99 = Some(12.5);
         result.verdict = Some(Verdict { sound: true, sent: 9, ..Verdict::default() });
         let text = serde_json::to_string(&result).unwrap();
         assert_eq!(serde_json::from_str::<RunResult>(&text).unwrap(), result);
+    }
+
+    #[test]
+    fn a_latency_of_nothing_is_none_and_no_short_one() {
+        let mut values = histogram::<u64>();
+        assert_eq!(Latencies::of(&values), Latencies::default());
+        assert!(serde_json::to_string(&Latencies::of(&values)).unwrap().contains("\"p99\":null"));
+        values.record(2_000_000).unwrap();
+        let latencies = Latencies::of(&values);
+        for value in [latencies.p50, latencies.p99, latencies.max, latencies.mean] {
+            assert!((value.unwrap() - 2000.0).abs() < 2.0, "{latencies:?}");
+        }
     }
 
     #[test]

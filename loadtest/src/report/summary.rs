@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::result::{Latencies, Point, RunResult};
-use crate::quantity::{show_count, show_duration, show_us};
+use crate::quantity::{show_count, show_duration, show_latency};
 
 /// The line of one interval. `left` is the time to the end of the load.
 #[must_use]
@@ -16,7 +16,7 @@ pub fn progress(point: &Point, left: Duration) -> String {
         return format!(
             "{:>7.1}s drain   {answered} late answers  p99 {}  errors {errors}",
             point.to_s,
-            show_us(point.p99_us)
+            show_latency(point.p99_us)
         );
     }
     let phase = if point.warmup { "warm-up" } else { "" };
@@ -26,8 +26,8 @@ pub fn progress(point: &Point, left: Duration) -> String {
         per_second(point.requests as f64),
         per_second(point.offered),
         per_second(point.events as f64),
-        show_us(point.p50_us),
-        show_us(point.p99_us),
+        show_latency(point.p50_us),
+        show_latency(point.p99_us),
         point.errors,
         point.rejected,
         show_duration(left),
@@ -95,6 +95,9 @@ pub fn summary(result: &RunResult) -> String {
     line("latency", "p50        p90        p95        p99        p99.9      max".into());
     line(" intended", percentiles(&result.latency_us.corrected));
     line(" actual", percentiles(&result.latency_us.uncorrected));
+    if result.errors + result.rejected > 0 {
+        line(" failed", percentiles(&result.latency_us.failed));
+    }
     if result.kinds.len() > 1 {
         for (name, kind) in &result.kinds {
             line(
@@ -109,9 +112,9 @@ pub fn summary(result: &RunResult) -> String {
             "busy {:.0} % · without core {:.0} % · slip p50 {} p99 {} max {}",
             result.generator.busy_fraction * 100.0,
             result.generator.starved_fraction * 100.0,
-            show_us(result.generator.slip_p50_us),
-            show_us(result.generator.slip_p99_us),
-            show_us(result.generator.slip_max_us)
+            show_latency(result.generator.slip_p50_us),
+            show_latency(result.generator.slip_p99_us),
+            show_latency(result.generator.slip_max_us)
         ),
     );
     if let Some(slow) = &result.slow_readers {
@@ -176,5 +179,5 @@ pub fn show_verdict(verdict: &super::result::Verdict) -> String {
 
 fn percentiles(latencies: &Latencies) -> String {
     let values = [latencies.p50, latencies.p90, latencies.p95, latencies.p99, latencies.p999, latencies.max];
-    values.iter().map(|us| format!("{:<10}", show_us(*us))).collect::<Vec<_>>().join(" ").trim_end().to_owned()
+    values.iter().map(|us| format!("{:<10}", show_latency(*us))).collect::<Vec<_>>().join(" ").trim_end().to_owned()
 }
