@@ -195,6 +195,17 @@ impl LoadArgs {
         }
     }
 
+    /// The schedule in words, with its rate; `None` for a closed loop.
+    #[must_use]
+    pub fn schedule_name(&self) -> Option<String> {
+        let constant = self.rate.map(|rate| format!("constant {rate}/s"));
+        match self.schedule.as_deref() {
+            None | Some("constant") => constant,
+            Some("poisson" | "poisson,constant") => constant.map(|constant| format!("poisson,{constant}")),
+            Some(shape) => Some(shape.to_owned()),
+        }
+    }
+
     /// Events per request: a single one has no choice.
     #[must_use]
     pub fn batch(&self) -> usize {
@@ -244,6 +255,10 @@ impl LoadArgs {
         };
         let curve = Curve::parse(shape, self.rate, self.duration.as_nanos() as u64)
             .map_err(|error| Failure::usage(error.to_string()))?;
+        if let Some(rate) = self.rate.filter(|_| shape != "constant") {
+            let why = format!("--rate {rate}: schedule '{shape}' brings its own rates; leave one of the two out");
+            return Err(Failure::usage(why));
+        }
         let duration = Duration::from_nanos(curve.duration_ns());
         Ok((Mode::Open { curve: curve.after_warmup(self.warmup.as_nanos() as u64), arrivals }, duration))
     }

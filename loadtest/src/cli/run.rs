@@ -139,7 +139,7 @@ fn prepare(args: &RunArgs) -> Result<(Plan, Limits, Setting), Failure> {
     };
     let mut setting = Setting {
         command: typed(),
-        schedule: args.load.schedule.clone().or(args.load.rate.map(|rate| format!("constant {rate}/s"))),
+        schedule: args.load.schedule_name(),
         scenario: None,
         template: args.load.template_name(),
     };

@@ -37,6 +37,8 @@ pub enum Meaning {
     Same,
     /// The second side is better.
     Better,
+    /// It would be, but it failed more or its figures cannot be trusted: what fails can be fast.
+    Withheld,
     /// The second side is worse.
     Worse,
 }
@@ -75,9 +77,10 @@ const QUANTITIES: [Quantity; 4] = [
     },
 ];
 
-/// The differences between two sides of one or more runs each; `threshold` is the share that matters.
+/// The differences between two sides of one or more runs each; `threshold` is the share that matters. Nothing is called
+/// better unless `may_be_better`, nor if more of the second side failed.
 #[must_use]
-pub fn compare(base: &[RunResult], new: &[RunResult], threshold: f64) -> Vec<Difference> {
+pub fn compare(base: &[RunResult], new: &[RunResult], threshold: f64, may_be_better: bool) -> Vec<Difference> {
     assert!(!base.is_empty() && !new.is_empty(), "each side has a run");
     let mut differences: Vec<Difference> = QUANTITIES.iter().map(|q| difference(q, base, new, threshold)).collect();
     // A share, not a ratio: from no errors to some there is no ratio.
@@ -91,6 +94,7 @@ pub fn compare(base: &[RunResult], new: &[RunResult], threshold: f64) -> Vec<Dif
         change if change < -noise => Meaning::Better,
         _ => Meaning::Same,
     };
+    let fails_more = meaning == Meaning::Worse;
     differences.push(Difference {
         name: "error_rate",
         base: Some(base_rate),
@@ -99,6 +103,11 @@ pub fn compare(base: &[RunResult], new: &[RunResult], threshold: f64) -> Vec<Dif
         noise,
         meaning,
     });
+    for difference in &mut differences {
+        if difference.meaning == Meaning::Better && (fails_more || !may_be_better) {
+            difference.meaning = Meaning::Withheld;
+        }
+    }
     differences
 }
 
@@ -173,6 +182,7 @@ pub fn show(differences: &[Difference]) -> String {
         let meaning = match difference.meaning {
             Meaning::Same => "same",
             Meaning::Better => "BETTER",
+            Meaning::Withheld => "not called better: a side failed",
             Meaning::Worse => "WORSE",
         };
         text.push_str(&format!(
@@ -211,7 +221,7 @@ mod tests {
     }
 
     fn meaning(base: &[RunResult], new: &[RunResult], name: &str) -> Meaning {
-        compare(base, new, 0.05).into_iter().find(|difference| difference.name == name).unwrap().meaning
+        compare(base, new, 0.05, true).into_iter().find(|difference| difference.name == name).unwrap().meaning
     }
 
     #[test]
@@ -244,5 +254,32 @@ mod tests {
         assert_eq!(meaning(&slow, &new, "p99_us"), Meaning::Worse);
         assert_eq!(meaning(&new, &slow, "p99_us"), Meaning::Better);
         assert_eq!(meaning(&slow, &new, "error_rate"), Meaning::Worse);
+    }
+
+    #[test]
+    fn what_fails_more_or_cannot_be_trusted_is_never_better() {
+        let base = [run(1000.0, 0.01, 1)];
+        let mut fast = run(2000.0, 0.01, 1);
+        fast.latency_us.corrected.p99 = Some(50.0);
+        let meanings = |new: &RunResult, may_be_better: bool| -> Vec<Meaning> {
+            let all = compare(&base, std::slice::from_ref(new), 0.05, may_be_better);
+            all.into_iter().map(|difference| difference.meaning).collect()
+        };
+        assert!(meanings(&fast, true).contains(&Meaning::Better));
+        assert!(!meanings(&fast, false).contains(&Meaning::Better));
+        assert!(meanings(&fast, false).contains(&Meaning::Withheld));
+        fast.error_rate = 0.5;
+        assert!(!meanings(&fast, true).contains(&Meaning::Better) && meanings(&fast, true).contains(&Meaning::Worse));
+    }
+
+    #[test]
+    fn a_side_of_which_nothing_was_measured_is_worse_and_has_no_number() {
+        let mut base = run(1000.0, 0.01, 1);
+        base.latency_us.corrected.p99 = Some(50.0);
+        let none = run(1000.0, 0.01, 1);
+        assert_eq!(meaning(std::slice::from_ref(&base), std::slice::from_ref(&none), "p99_us"), Meaning::Worse);
+        assert_eq!(meaning(std::slice::from_ref(&none), std::slice::from_ref(&none), "p99_us"), Meaning::Same);
+        let text = show(&compare(&[base], &[none], 0.05, true));
+        assert!(text.lines().any(|line| line.starts_with("p99_us") && line.contains("→            -")), "{text}");
     }
 }

@@ -4,10 +4,12 @@ mod chart;
 pub mod compare;
 mod hgrm;
 mod html;
+pub mod likeness;
 mod limits;
 mod manifest;
 mod result;
 pub mod series;
+pub mod standing;
 mod summary;
 
 pub use hgrm::hgrm;

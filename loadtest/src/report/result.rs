@@ -343,7 +343,7 @@ fn falls(plan: &Plan) -> Vec<u64> {
 }
 
 /// Name of a kind in results; two batch sizes of one mix are told apart by it.
-fn kind_name(share: &crate::plan::Share) -> String {
+pub(super) fn kind_name(share: &crate::plan::Share) -> String {
     let options = &share.options;
     if options.has_events() { format!("{}_{}", options.kind.name(), options.batch) } else { options.kind.name().into() }
 }

@@ -81,7 +81,7 @@ impl Outcome {
 }
 
 /// How closely answers are looked at.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Check {
     /// Status and body as tidegate promises them: the counts of a 202, `Retry-After` of a 503.
