@@ -120,7 +120,7 @@ fn a_generator_that_was_stopped_marks_its_run_invalid() {
 
 #[test]
 fn what_cannot_be_meant_is_refused_with_its_name() {
-    let cases: [(&[&str], &str); 19] = [
+    let cases: [(&[&str], &str); 21] = [
         (&["--batch", "0"], "--batch"),
         (&["--connections", "0"], "--connections"),
         (&["--pipeline", "0"], "--pipeline"),
@@ -140,6 +140,8 @@ fn what_cannot_be_meant_is_refused_with_its_name() {
         (&["--rate", "5", "--schedule", "ramp:1-9"], "--rate"),
         (&["--rate", "5", "--schedule", "poisson,spike:1-9"], "--rate"),
         (&["--rate", "5", "--schedule", "step:9@1s"], "--rate"),
+        (&["--timeout", "0s"], "--timeout"),
+        (&["--check", "nothing", "--verify", "."], "--check nothing"),
     ];
     for (options, named) in cases {
         let (code, said) = refusal(&[&["run"], options].concat());

@@ -3,7 +3,7 @@
 
 mod support;
 
-use support::{Lease, Server, doctored, found, load, show, small, tidegate};
+use support::{Server, doctored, found, load, show};
 
 /// Everything that is acknowledged is found, and all that was sent had an answer.
 #[test]
@@ -67,56 +67,4 @@ fn a_log_that_cannot_be_read_is_an_error_that_leaves_the_result() {
     let result: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&json).unwrap()).unwrap();
     assert!(result["verdict"].is_null() && result["requests"].as_u64().is_some(), "{result}");
     assert!(result["verdict_failed"].as_str().unwrap().contains("exit status: 7"), "{result}");
-}
-
-/// Rounds of kill -9: nothing is lost; and a reader that hides one event is found out.
-#[test]
-fn crash_rounds_are_sound_and_would_say_if_they_were_not() {
-    let home = tempfile::tempdir().unwrap();
-    let (listen, admin) = (Lease::take(), Lease::take());
-    for (reader, sound) in [(tidegate().to_owned(), true), (doctored(home.path(), "sed 5d"), false)] {
-        let data = home.path().join(if sound { "log" } else { "log-read-wrongly" });
-        let settings: Vec<String> = small().iter().map(|(name, value)| format!("{name}={value}")).collect();
-        let command = format!(
-            "env {} {} serve --listen {} --admin {} --data {}",
-            settings.join(" "),
-            show(tidegate()),
-            listen.address(),
-            admin.address(),
-            show(&data)
-        );
-        let (target, json) = (listen.address().to_string(), home.path().join("crash.json"));
-        let rounds = if sound { "3" } else { "1" };
-        let output = load(&[
-            "crash",
-            "--rounds",
-            rounds,
-            "--load-max",
-            "300ms",
-            "--server",
-            &command,
-            "--data",
-            &show(&data),
-            "--target",
-            &target,
-            "--tidegate",
-            &show(&reader),
-            "--batch",
-            "10",
-            "--connections",
-            "8",
-            "--json",
-            &show(&json),
-            "--server-log",
-            &show(&home.path().join("server.log")),
-        ]);
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(if sound { 0 } else { 4 }), "{said}");
-        let result: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&json).unwrap()).unwrap();
-        let acked: u64 =
-            result["rounds"].as_array().unwrap().iter().map(|r| r["acked_in_round"].as_u64().unwrap()).sum();
-        assert!(acked > 0 && result["last"]["acked"] == acked, "{result}");
-        assert!(result["kills"].as_u64().unwrap() >= rounds.parse().unwrap(), "{result}");
-        assert_eq!(result["last"]["lost"], u64::from(!sound), "{result}");
-    }
 }

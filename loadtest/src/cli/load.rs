@@ -146,6 +146,10 @@ impl LoadArgs {
             let why = "--repeat-bodies: events that repeat cannot be looked for; leave it out, or --verify";
             return Err(Failure::usage(why.to_owned()));
         }
+        if self.check == Check::Nothing && keeps_ledger {
+            let why = "--check nothing: what nobody waits for is not acknowledged, and cannot be looked for";
+            return Err(Failure::usage(why));
+        }
         let shares = self.shares()?;
         let run = new_run(self.seed);
         let templates = Arc::new(self.templates(run)?);
@@ -334,6 +338,7 @@ pub(super) fn check(plan: &Plan) -> Result<(), Failure> {
             format!("--connections {}: each of {} threads needs one", plan.connections, plan.threads()),
         ),
         (plan.duration.is_zero(), "--duration must be above 0".to_owned()),
+        (plan.timeout.is_zero(), "--timeout must be above 0".to_owned()),
         (plan.interval < Duration::from_millis(10), "--interval must be at least 10ms".to_owned()),
         (!plan.key_skew.is_finite() || plan.key_skew < 0.0, "--key-skew must be 0 or more".to_owned()),
         (

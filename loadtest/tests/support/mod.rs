@@ -224,6 +224,14 @@ pub(crate) fn refusal<S: AsRef<std::ffi::OsStr>>(arguments: &[S]) -> (i32, Strin
     (output.status.code().expect("it was not killed"), complaint)
 }
 
+/// A command line that starts a small server, as `crash --server` wants it.
+pub(crate) fn server_command(listen: &Lease, admin: &Lease, data: &Path) -> String {
+    let settings: Vec<String> = small().iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let (program, data) = (show(tidegate()), show(data));
+    let (listen, admin) = (listen.address(), admin.address());
+    format!("env {} {program} serve --listen {listen} --admin {admin} --data {data}", settings.join(" "))
+}
+
 /// A path as an argument.
 pub(crate) fn show(path: &Path) -> String {
     path.to_str().expect("test paths are text").to_owned()
