@@ -159,7 +159,7 @@ pub(crate) fn small() -> [(&'static str, &'static str); 11] {
 
 /// A run of a fifth of a second without a warm-up, so that all it sends is measured, however late it is answered; what
 /// limits it is not the test's matter.
-fn short() -> [&'static str; 12] {
+fn short() -> [&'static str; 16] {
     [
         "--quiet",
         "--allow-bottleneck",
@@ -173,6 +173,11 @@ fn short() -> [&'static str; 12] {
         "50ms",
         "--connections",
         "8",
+        // What was sent is answered some time, however busy the machine is.
+        "--timeout",
+        "120s",
+        "--drain",
+        "120s",
     ]
 }
 
