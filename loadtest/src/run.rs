@@ -10,6 +10,7 @@ use crate::generator::{self, Interval, Report, Shared, Totals, interval_end};
 use crate::oracle::Ledger;
 use crate::plan::{Mode, Plan};
 use crate::report::{Point, quantile_us};
+use crate::schedule::Offered;
 
 /// How long an unfinished interval is waited for before the main thread looks at its own affairs.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -68,7 +69,11 @@ pub fn run(plan: &Arc<Plan>, shared: &Arc<Shared>, seen: &mut dyn FnMut(&mut Poi
         threads.push(thread.map_err(|error| format!("a generator thread could not be started: {error}"))?);
     }
     drop(send);
-    let mut series = Series { plan, parts: BTreeMap::new(), points: Vec::new(), last_ended_ns: 0 };
+    let offered = match &plan.mode {
+        Mode::Open { curve, arrivals } => Some(Offered::new(curve, *arrivals, plan.seed, plan.threads())),
+        Mode::Closed => None,
+    };
+    let mut series = Series { plan, offered, parts: BTreeMap::new(), points: Vec::new(), last_ended_ns: 0 };
     loop {
         match receive.recv_timeout(LOOK_EVERY) {
             Ok(interval) => series.add(interval, seen),
@@ -86,6 +91,8 @@ pub fn run(plan: &Arc<Plan>, shared: &Arc<Shared>, seen: &mut dyn FnMut(&mut Poi
 
 struct Series<'p> {
     plan: &'p Plan,
+    /// `None` in a closed loop, which offers what it sends.
+    offered: Option<Offered>,
     /// Intervals that not all threads have sent yet, with how many have.
     parts: BTreeMap<u32, (usize, Interval)>,
     points: Vec<Point>,
@@ -124,7 +131,7 @@ impl Series<'_> {
         }
     }
 
-    fn point(&self, interval: &Interval, ended_ns: u64) -> Point {
+    fn point(&mut self, interval: &Interval, ended_ns: u64) -> Point {
         let (warmup_ns, interval_ns) = (self.plan.warmup_ns(), self.plan.interval.as_nanos() as u64);
         let bound = |index| interval_end(index, warmup_ns, interval_ns);
         let (from_ns, to_ns) = if interval.is_drain {
@@ -134,10 +141,10 @@ impl Series<'_> {
             // A run that is stopped early ends within an interval; else the tick that ends one comes a little later.
             (interval.index.checked_sub(1).map_or(0, bound), bound(interval.index).min(interval.ended_ns).min(ended_ns))
         };
-        let offered = match &self.plan.mode {
-            Mode::Open { curve, .. } if !interval.is_drain => curve.between(from_ns, to_ns),
-            Mode::Open { .. } => 0.0,
-            Mode::Closed => interval.sent as f64,
+        let offered = match &mut self.offered {
+            Some(_) if interval.is_drain => 0.0,
+            Some(offered) => offered.between(from_ns, to_ns),
+            None => interval.sent as f64,
         };
         Point {
             from_s: from_ns as f64 / 1e9,
