@@ -59,18 +59,7 @@ pub fn summary(result: &RunResult) -> String {
             manifest.template
         ),
     );
-    line(
-        "offered",
-        match &result.interrupted {
-            None => format!("{} req/s for {:.1} s", rate(result.offered_requests_per_second), result.measured_s),
-            Some(signal) => format!(
-                "{} req/s for {:.1} s · INTERRUPTED by {signal}, {:.1} s were planned",
-                rate(result.offered_requests_per_second),
-                result.measured_s,
-                manifest.duration_s
-            ),
-        },
-    );
+    line("offered", show_offered(result, &rate(result.offered_requests_per_second)));
     line(
         "goodput",
         format!(
@@ -157,6 +146,17 @@ pub fn summary(result: &RunResult) -> String {
         line("INVALID", because.clone());
     }
     text
+}
+
+/// How much was offered for how long.
+fn show_offered(result: &RunResult, rate: &str) -> String {
+    let told = format!("{rate} req/s for {:.1} s", result.measured_s);
+    match &result.interrupted {
+        None => told,
+        Some(signal) => {
+            format!("{told} · INTERRUPTED by {signal}, {:.1} s were planned", result.manifest.duration_s)
+        }
+    }
 }
 
 /// One line of an oracle's findings.
