@@ -9,7 +9,7 @@ from measuring import verdict
 BARE_LOOPS = ["sink-drop", "sink-answer"]
 UNANSWERED = "sink-drop"
 # Outcomes that no slowness of the machine explains.
-ANSWERED_WRONGLY = ["wrong_status", "wrong_body", "bad_response", "connection_lost", "connect_failed"]
+ANSWERED_WRONGLY = ["wrong_status", "wrong_body", "bad_response", "connection_lost", "connect_failed", "unsolicited"]
 # What an answer means, by durability.
 WORDS = {"none": "nothing is stored", "memory": "received, in memory", "page cache": "written, page cache", "synced": "synced to the device"}
 

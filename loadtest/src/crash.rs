@@ -3,7 +3,7 @@
 //! Each round kills the server at a random time under load, some of them once more while it recovers, and then holds the
 //! whole log against all rounds so far: an event must survive not only its own crash but every later one.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
@@ -17,11 +17,14 @@ use serde::Serialize;
 
 use crate::event::Templates;
 use crate::generator::Shared;
+use crate::interrupt::Interrupt;
 use crate::oracle::{self, Account, Ledger};
 use crate::plan::Plan;
 use crate::random::Random;
 use crate::report::Verdict;
+use crate::request::Outcome;
 use crate::run;
+use crate::sys::process;
 
 /// How long a server may take to become ready, recovery included.
 const READY_WITHIN: Duration = Duration::from_secs(60);
@@ -41,7 +44,7 @@ const AGAIN_ONE_IN: u64 = 3;
 /// That second kill comes within this.
 const AGAIN_WITHIN: Duration = Duration::from_millis(300);
 /// The least time under load.
-const LOAD_MIN: Duration = Duration::from_millis(50);
+pub const LOAD_MIN: Duration = Duration::from_millis(50);
 
 /// What is to be done.
 pub struct Crash {
@@ -59,6 +62,8 @@ pub struct Crash {
     pub seed: u64,
     /// Where the server's output goes.
     pub server_log: PathBuf,
+    /// What may end it all early.
+    pub interrupt: Interrupt,
 }
 
 /// What a round found.
@@ -81,106 +86,206 @@ pub struct Round {
 }
 
 /// Everything that was found.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct CrashResult {
-    /// Each round.
+    /// Events acknowledged before the first round, by a server that was not killed.
+    pub acked_before: u64,
+    /// Each round that was judged.
     pub rounds: Vec<Round>,
     /// Kills, those during recovery included.
     pub kills: u32,
-    /// The whole log after an orderly end.
-    pub last: Verdict,
-    /// Whether `tidegate verify` finds the log sound.
-    pub log_is_sound: bool,
-    /// Whether every verdict was.
+    /// The whole log after an orderly end; `None` if it did not come to that.
+    pub last: Option<Verdict>,
+    /// Whether `tidegate verify` finds the log sound; `None` as above.
+    pub log_is_sound: Option<bool>,
+    /// Whether all rounds were made and every verdict is sound.
     pub sound: bool,
     /// Seed of the kill times.
     pub seed: u64,
+    /// The signal that ended it before all rounds were made.
+    pub interrupted: Option<String>,
+    /// What ended it before all rounds were made, if nobody asked for it.
+    pub failed: Option<String>,
+    /// The data directory was made by it and is gone again: only if it was interrupted, and nothing was found wrong.
+    pub data_removed: bool,
 }
 
-/// Runs the rounds; each is shown to `seen`. `plan` makes the load of one round.
-///
-/// # Errors
-/// A sentence: the server does not start or end, or the log cannot be read.
+impl CrashResult {
+    /// Whether anything was found lost, duplicated, corrupted, unknown or damaged.
+    #[must_use]
+    pub fn found_wrong(&self) -> bool {
+        let verdicts = self.rounds.iter().map(|round| &round.verdict).chain(&self.last);
+        verdicts.into_iter().any(|verdict| !verdict.sound) || self.log_is_sound == Some(false)
+    }
+
+    fn acked(&self) -> u64 {
+        self.acked_before + self.rounds.iter().map(|round| round.acked_in_round).sum::<u64>()
+    }
+}
+
+/// Events and promises of each load so far.
+type Promised = Vec<(Arc<Templates>, Vec<Ledger>)>;
+
+/// Runs the rounds; each is shown to `seen`. `plan` makes the load of one round. However it ends, no server is left.
 pub fn crash(
     crash: &Crash,
     plan: &mut dyn FnMut() -> Result<Plan, String>,
     seen: &mut dyn FnMut(&Round),
-) -> Result<CrashResult, String> {
+) -> CrashResult {
+    let ground = Ground::of(&crash.data);
+    let mut found = CrashResult { seed: crash.seed, ..CrashResult::default() };
+    if let Err(error) = all_rounds(crash, plan, &mut found, seen) {
+        match crash.interrupt.signal() {
+            Some(signal) => found.interrupted = Some(signal.name().into()),
+            None => found.failed = Some(error),
+        }
+    } else if found.acked() == 0 {
+        found.failed = Some("no event was acknowledged: nothing was tried".into());
+    }
+    found.sound = found.interrupted.is_none() && found.failed.is_none() && !found.found_wrong();
+    if found.interrupted.is_some() && !found.found_wrong() {
+        found.data_removed = ground.restore(&crash.data);
+    }
+    found
+}
+
+fn all_rounds(
+    crash: &Crash,
+    plan: &mut dyn FnMut() -> Result<Plan, String>,
+    found: &mut CrashResult,
+    seen: &mut dyn FnMut(&Round),
+) -> Result<(), String> {
     let mut random = Random::new(crash.seed, 0xc4a5_4000);
-    let mut promised: Vec<(Arc<Templates>, Vec<Ledger>)> = Vec::new();
-    let mut rounds = Vec::new();
-    let mut kills = 0;
-    let target = plan()?.target;
+    let mut promised = Promised::new();
+    let first = plan()?;
+    let target = first.target;
     let mut started = Server::start(crash, target)?;
+    promised.push(load_for(crash, first, LOAD_MIN, || Ok(()))?);
+    found.acked_before = acked(&promised[0].1);
+    is_its_log(crash, &promised)?;
     for round in 1..=crash.rounds {
         let spread = crash.load_max.saturating_sub(LOAD_MIN).as_micros() as u64;
         let load = LOAD_MIN + Duration::from_micros(random.below(spread.max(1)));
-        let (templates, ledgers) = load_until_killed(plan()?, started.server, load)?;
-        kills += 1;
-        let acked_in_round = ledgers.iter().map(|ledger| ledger.acked.count()).sum();
-        promised.push((templates, ledgers));
+        let mut server = started.server;
+        promised.push(load_for(crash, plan()?, load, move || server.kill())?);
+        found.kills += 1;
         let killed_again = random.below(AGAIN_ONE_IN) == 0;
         if killed_again {
-            let recovering = Server::launch(crash)?;
+            let mut recovering = Server::launch(crash)?;
             thread::sleep(Duration::from_micros(random.below(AGAIN_WITHIN.as_micros() as u64)));
             recovering.kill()?;
-            kills += 1;
+            found.kills += 1;
         }
         started = Server::start(crash, target)?;
-        let found = Round {
+        let judged = Round {
             round,
             load_ms: load.as_millis() as u64,
             killed_again,
             refused_starts: started.refused,
             ready_after_ms: started.ready_after.as_millis() as u64,
-            acked_in_round,
+            acked_in_round: acked(&promised[round as usize].1),
             verdict: judge(crash, &promised)?,
         };
-        seen(&found);
-        rounds.push(found);
+        seen(&judged);
+        found.rounds.push(judged);
     }
-    let ended = started.server.end()?;
+    let ended = started.server.end(crash)?;
     if !ended.success() {
         return Err(format!("the server ended with {ended} when asked to: see {}", crash.server_log.display()));
     }
-    let last = judge(crash, &promised)?;
-    let log_is_sound = log_is_sound(crash)?;
-    let sound = log_is_sound && last.sound && rounds.iter().all(|round| round.verdict.sound);
-    Ok(CrashResult { rounds, kills, last, log_is_sound, sound, seed: crash.seed })
+    found.last = Some(judge(crash, &promised)?);
+    found.log_is_sound = Some(log_is_sound(crash)?);
+    Ok(())
 }
 
-/// Puts load on the server, kills it after `load`, and gives what was promised until then.
-fn load_until_killed(plan: Plan, server: Server, load: Duration) -> Result<(Arc<Templates>, Vec<Ledger>), String> {
+fn acked(ledgers: &[Ledger]) -> u64 {
+    ledgers.iter().map(|ledger| ledger.acked.count()).sum()
+}
+
+/// Refuses to go on with a log that is not the server's, in which all would be lost, and with promises that no crash keeps.
+fn is_its_log(crash: &Crash, promised: &Promised) -> Result<(), String> {
+    let verdict = judge(crash, promised)?;
+    if verdict.acked > 0 && verdict.lost == verdict.acked {
+        return Err(format!(
+            "of {} events that the server acknowledged none is in {}, and it was not killed yet: --data must be the directory \
+             that --server stores in",
+            verdict.acked,
+            crash.data.display()
+        ));
+    }
+    Ok(())
+}
+
+/// Puts load on the server, does `then` after `load`, or once a signal comes, and gives what was promised until then.
+fn load_for(
+    crash: &Crash,
+    plan: Plan,
+    load: Duration,
+    then: impl FnOnce() -> Result<(), String> + Send + 'static,
+) -> Result<(Arc<Templates>, Vec<Ledger>), String> {
     let plan = Arc::new(plan);
     let shared = Shared::new(plan.threads());
-    let killer = {
-        let shared = Arc::clone(&shared);
+    let ender = {
+        let (shared, interrupt) = (Arc::clone(&shared), crash.interrupt.clone());
         thread::spawn(move || {
-            thread::sleep(load);
-            let killed = server.kill();
+            let began = Instant::now();
+            while began.elapsed() < load && interrupt.signal().is_none() {
+                thread::sleep(LOOK_EVERY.min(load.saturating_sub(began.elapsed())));
+            }
+            let done = then();
             shared.stop.store(true, Ordering::Relaxed);
-            killed
+            done
         })
     };
     let done = run::run(&plan, &shared, &mut |_| {});
-    killer.join().map_err(|_| "the killing thread panicked".to_owned())??;
-    Ok((Arc::clone(&plan.templates), done?.ledgers))
+    ender.join().map_err(|_| "the thread that ends the load panicked".to_owned())??;
+    crash.goes_on()?;
+    let done = done?;
+    if done.totals.ack.as_deref() == Some("memory") {
+        return Err(
+            "the server acknowledges from memory: such events a crash loses by definition; use durable or written"
+                .into(),
+        );
+    }
+    if done.totals.outcomes[Outcome::Unsolicited as usize] > 0 {
+        return Err("answers came that no request was waiting for: nobody knows what was acknowledged".into());
+    }
+    Ok((Arc::clone(&plan.templates), done.ledgers))
 }
 
-fn judge(crash: &Crash, promised: &[(Arc<Templates>, Vec<Ledger>)]) -> Result<Verdict, String> {
+impl Crash {
+    /// An error once a signal has come; its text is told to nobody.
+    fn goes_on(&self) -> Result<(), String> {
+        self.interrupt.signal().map_or(Ok(()), |signal| Err(signal.name().into()))
+    }
+}
+
+fn judge(crash: &Crash, promised: &Promised) -> Result<Verdict, String> {
     let accounts: Vec<Account<'_>> =
         promised.iter().map(|(templates, ledgers)| Account { templates, ledgers }).collect();
-    oracle::verify(&crash.tidegate, &crash.data, &accounts)
+    oracle::verify(&crash.tidegate, &crash.data, &accounts, &|| crash.interrupt.signal().is_none())
 }
 
 fn log_is_sound(crash: &Crash) -> Result<bool, String> {
-    let status = Command::new(&crash.tidegate)
+    let tell = |error: std::io::Error| format!("{}: {error}", crash.tidegate.display());
+    let mut child = Command::new(&crash.tidegate)
         .args([Path::new("verify"), Path::new("--data"), &crash.data])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
-        .status();
-    status.map(|status| status.success()).map_err(|error| format!("{}: {error}", crash.tidegate.display()))
+        .spawn()
+        .map_err(tell)?;
+    loop {
+        if let Some(status) = child.try_wait().map_err(tell)? {
+            return Ok(status.success());
+        }
+        if let Err(interrupted) = crash.goes_on() {
+            let _ = child.kill();
+            let _ = child.wait();
+            return Err(interrupted);
+        }
+        thread::sleep(LOOK_EVERY);
+    }
 }
 
 /// A server process; killed if it is dropped.
@@ -213,6 +318,7 @@ impl Server {
                 thread::sleep(REFUSED_WAIT);
                 server = Self::launch(crash)?;
             }
+            crash.goes_on()?;
             if is_ready(target) {
                 return Ok(Started { server, refused, ready_after: began.elapsed() });
             }
@@ -228,32 +334,33 @@ impl Server {
         let log = log.map_err(|error| format!("{}: {error}", crash.server_log.display()))?;
         let errors = log.try_clone().map_err(|error| error.to_string())?;
         // `exec` makes the child the server itself: what is killed is not a shell.
-        let child = Command::new("sh")
-            .args(["-c", &format!("exec {}", crash.server)])
-            .stdin(Stdio::null())
-            .stdout(log)
-            .stderr(errors)
-            .spawn();
-        child.map(|child| Self { child }).map_err(|error| format!("{}: {error}", crash.server))
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("exec {}", crash.server)]).stdin(Stdio::null()).stdout(log).stderr(errors);
+        process::dies_with_us(&mut command);
+        command.spawn().map(|child| Self { child }).map_err(|error| format!("{}: {error}", crash.server))
     }
 
     /// SIGKILL: no handler runs, nothing is flushed.
-    fn kill(mut self) -> Result<(), String> {
+    fn kill(&mut self) -> Result<(), String> {
         if let Ok(Some(status)) = self.child.try_wait() {
             return Err(format!("the server ended by itself before it was killed: {status}"));
         }
-        self.child.kill().and_then(|()| self.child.wait()).map(drop).map_err(|error| error.to_string())
+        process::signal_group(&self.child, libc::SIGKILL)
+            .and_then(|()| self.child.wait())
+            .map(drop)
+            .map_err(|error| format!("the server could not be killed: {error}"))
     }
 
     /// SIGTERM, and waits for the end.
-    fn end(mut self) -> Result<ExitStatus, String> {
-        let asked = Command::new("kill").arg(self.child.id().to_string()).status();
-        asked.map_err(|error| format!("kill: {error}"))?;
+    fn end(mut self, crash: &Crash) -> Result<ExitStatus, String> {
+        process::signal_group(&self.child, libc::SIGTERM)
+            .map_err(|error| format!("the server could not be asked to end: {error}"))?;
         let began = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().map_err(|error| error.to_string())? {
                 return Ok(status);
             }
+            crash.goes_on()?;
             if began.elapsed() > END_WITHIN {
                 return Err(format!("the server did not end within {} s of SIGTERM", END_WITHIN.as_secs()));
             }
@@ -264,10 +371,52 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Both fail only for a child that has ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        // One that was waited for may have left its number to another group.
+        if let Ok(None) = self.child.try_wait() {
+            let _ = process::signal_group(&self.child, libc::SIGKILL);
+            let _ = self.child.wait();
+        }
     }
+}
+
+/// What the data directory was before the first start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ground {
+    Absent,
+    Empty,
+    /// Somebody's.
+    Used,
+}
+
+impl Ground {
+    fn of(data: &Path) -> Self {
+        match fs::read_dir(data) {
+            Ok(mut entries) => entries.next().map_or(Self::Empty, |_| Self::Used),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Self::Absent,
+            Err(_) => Self::Used,
+        }
+    }
+
+    /// Removes what was not there; whether that is all gone.
+    fn restore(self, data: &Path) -> bool {
+        let remove = |path: &Path| {
+            if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) }
+        };
+        match self {
+            Self::Absent => remove(data).is_ok(),
+            Self::Empty => {
+                let entries = fs::read_dir(data).into_iter().flatten();
+                entries.into_iter().all(|entry| entry.and_then(|entry| remove(&entry.path())).is_ok())
+            }
+            Self::Used => false,
+        }
+    }
+}
+
+/// Whether anything listens at the address.
+#[must_use]
+pub fn is_taken(target: SocketAddr) -> bool {
+    TcpStream::connect_timeout(&target, Duration::from_secs(1)).is_ok()
 }
 
 /// Whether `GET /ready` is answered with 200.
@@ -281,4 +430,29 @@ fn is_ready(target: SocketAddr) -> bool {
         Ok(&status == b"HTTP/1.1 200")
     };
     ask().unwrap_or(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_was_not_there_before_is_removed() {
+        let home = tempfile::tempdir().unwrap();
+        let (absent, empty, used) = (home.path().join("absent"), home.path().join("empty"), home.path().join("used"));
+        fs::create_dir(&empty).unwrap();
+        fs::create_dir(&used).unwrap();
+        fs::write(used.join("mine"), "mine").unwrap();
+        let grounds = [&absent, &empty, &used].map(|data| Ground::of(data));
+        assert_eq!(grounds, [Ground::Absent, Ground::Empty, Ground::Used]);
+        for (ground, data) in grounds.into_iter().zip([&absent, &empty, &used]) {
+            fs::create_dir_all(data.join("writer-0")).unwrap();
+            fs::write(data.join("writer-0/segment"), "of the server").unwrap();
+            fs::write(data.join("LOCK"), "of the server").unwrap();
+            assert_eq!(ground.restore(data), ground != Ground::Used, "{ground:?}");
+        }
+        assert!(!absent.exists());
+        assert_eq!(Ground::of(&empty), Ground::Empty);
+        assert!(used.join("mine").exists() && used.join("writer-0/segment").exists());
+    }
 }

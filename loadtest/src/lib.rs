@@ -21,6 +21,7 @@
 //! | [`oracle`] | what was acknowledged against what is stored | main |
 //! | [`crash`] | rounds of load, kill -9, restart, oracle | main |
 //! | [`report`] | results for programs and people | main |
+//! | [`interrupt`] | SIGINT and SIGTERM | any |
 //! | [`sink`] | a server that does nothing: the ceiling | its own |
 //! | [`cli`] | commands and options | main |
 //!
@@ -32,6 +33,7 @@ pub mod cli;
 pub mod crash;
 pub mod event;
 pub mod generator;
+pub mod interrupt;
 pub mod oracle;
 pub mod plan;
 pub mod quantity;

@@ -94,6 +94,7 @@ pub fn show_duration(duration: Duration) -> String {
         s if s >= 3600.0 => format!("{}h{:02}m", (s / 3600.0) as u64, (s % 3600.0 / 60.0) as u64),
         s if s >= 60.0 => format!("{}m{:02}s", (s / 60.0) as u64, (s % 60.0) as u64),
         s if s >= 1.0 => format!("{s:.1}s"),
+        0.0 => "0s".into(),
         s => show_us(s * 1e6),
     }
 }
@@ -108,6 +109,12 @@ pub fn show_us(us: f64) -> String {
         us if us >= 10.0 => format!("{us:.0} us"),
         us => format!("{us:.1} us"),
     }
+}
+
+/// A latency as [`show_us`] does; `-` where nothing was measured.
+#[must_use]
+pub fn show_latency(us: Option<f64>) -> String {
+    us.map_or_else(|| "-".into(), show_us)
 }
 
 /// A count as people read it, with k, M and G.

@@ -160,6 +160,13 @@ impl Parser {
         Some(self.answer(&self.pieces))
     }
 
+    /// Whether nothing of an answer has come since the last one. Empty lines are none (RFC 9112, 9.2).
+    #[must_use]
+    pub fn is_between_answers(&self) -> bool {
+        let is_empty = self.pieces.iter().all(|byte| matches!(byte, b'\r' | b'\n'));
+        self.finished || self.state == State::Head && is_empty
+    }
+
     fn forget_finished(&mut self) {
         if std::mem::take(&mut self.finished) {
             self.pieces.clear();

@@ -9,7 +9,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use crate::generator::{self, Interval, Report, Shared, Totals, interval_end};
 use crate::oracle::Ledger;
 use crate::plan::{Mode, Plan};
-use crate::report::Point;
+use crate::report::{Point, quantile_us};
+use crate::schedule::Offered;
 
 /// How long an unfinished interval is waited for before the main thread looks at its own affairs.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -26,6 +27,8 @@ pub struct Run {
     pub ledgers: Vec<Ledger>,
     /// From the end of the warm-up to the end of the load, seconds.
     pub measured_s: f64,
+    /// The load was ended before its plan was.
+    pub ended_early: bool,
     /// When it began, Unix ms.
     pub started_unix_ms: u64,
     /// Bytes that slow readers read, and how often a server closed one.
@@ -43,8 +46,8 @@ pub struct ThreadReport {
     pub starved_fraction: f64,
     /// The longest time for which it did not come round to anything, ns.
     pub pause_max_ns: u64,
-    /// How late it sent although a connection was free: median, 99th percentile and most, ns.
-    pub slip_ns: [u64; 3],
+    /// How late it sent although a connection was free: median, 99th percentile and most, us; `None` if it sent nothing by a schedule.
+    pub slip_us: [Option<f64>; 3],
     /// System calls of its ring.
     pub enters: u64,
     /// Whether it ran on the core it was given.
@@ -66,7 +69,11 @@ pub fn run(plan: &Arc<Plan>, shared: &Arc<Shared>, seen: &mut dyn FnMut(&mut Poi
         threads.push(thread.map_err(|error| format!("a generator thread could not be started: {error}"))?);
     }
     drop(send);
-    let mut series = Series { plan, parts: BTreeMap::new(), points: Vec::new(), last_ended_ns: 0 };
+    let offered = match &plan.mode {
+        Mode::Open { curve, arrivals } => Some(Offered::new(curve, *arrivals, plan.seed, plan.threads())),
+        Mode::Closed => None,
+    };
+    let mut series = Series { plan, offered, parts: BTreeMap::new(), points: Vec::new(), last_ended_ns: 0 };
     loop {
         match receive.recv_timeout(LOOK_EVERY) {
             Ok(interval) => series.add(interval, seen),
@@ -84,6 +91,8 @@ pub fn run(plan: &Arc<Plan>, shared: &Arc<Shared>, seen: &mut dyn FnMut(&mut Poi
 
 struct Series<'p> {
     plan: &'p Plan,
+    /// `None` in a closed loop, which offers what it sends.
+    offered: Option<Offered>,
     /// Intervals that not all threads have sent yet, with how many have.
     parts: BTreeMap<u32, (usize, Interval)>,
     points: Vec<Point>,
@@ -122,7 +131,7 @@ impl Series<'_> {
         }
     }
 
-    fn point(&self, interval: &Interval, ended_ns: u64) -> Point {
+    fn point(&mut self, interval: &Interval, ended_ns: u64) -> Point {
         let (warmup_ns, interval_ns) = (self.plan.warmup_ns(), self.plan.interval.as_nanos() as u64);
         let bound = |index| interval_end(index, warmup_ns, interval_ns);
         let (from_ns, to_ns) = if interval.is_drain {
@@ -132,12 +141,11 @@ impl Series<'_> {
             // A run that is stopped early ends within an interval; else the tick that ends one comes a little later.
             (interval.index.checked_sub(1).map_or(0, bound), bound(interval.index).min(interval.ended_ns).min(ended_ns))
         };
-        let offered = match &self.plan.mode {
-            Mode::Open { curve, .. } if !interval.is_drain => curve.between(from_ns, to_ns),
-            Mode::Open { .. } => 0.0,
-            Mode::Closed => interval.sent as f64,
+        let offered = match &mut self.offered {
+            Some(_) if interval.is_drain => 0.0,
+            Some(offered) => offered.between(from_ns, to_ns),
+            None => interval.sent as f64,
         };
-        let us = |ns: u64| ns as f64 / 1e3;
         Point {
             from_s: from_ns as f64 / 1e9,
             to_s: to_ns as f64 / 1e9,
@@ -151,10 +159,10 @@ impl Series<'_> {
             bytes: interval.bytes,
             errors: interval.count(|outcome| outcome.is_error()),
             rejected: interval.count(|outcome| outcome == crate::request::Outcome::Rejected),
-            p50_us: us(interval.corrected.value_at_quantile(0.5)),
-            p99_us: us(interval.corrected.value_at_quantile(0.99)),
-            max_us: us(interval.corrected.max()),
-            uncorrected_p99_us: us(interval.uncorrected.value_at_quantile(0.99)),
+            p50_us: quantile_us(&interval.corrected, 0.5),
+            p99_us: quantile_us(&interval.corrected, 0.99),
+            max_us: quantile_us(&interval.corrected, 1.0),
+            uncorrected_p99_us: quantile_us(&interval.uncorrected, 0.99),
             server_rss_bytes: None,
         }
     }
@@ -181,7 +189,7 @@ impl Series<'_> {
                 busy_fraction: report.busy_fraction,
                 starved_fraction: report.starved_fraction,
                 pause_max_ns: report.pause_max_ns,
-                slip_ns: [slip.value_at_quantile(0.5), slip.value_at_quantile(0.99), slip.max()],
+                slip_us: [0.5, 0.99, 1.0].map(|quantile| quantile_us(slip, quantile)),
                 enters: report.enters,
                 pinned: report.pinned,
             });
@@ -190,6 +198,16 @@ impl Series<'_> {
             ledgers.push(report.ledger);
         }
         let measured_s = ended_ns.saturating_sub(self.plan.warmup_ns()) as f64 / 1e9;
-        Run { totals, points: self.points, threads, ledgers, measured_s, started_unix_ms, slow_bytes, slow_closed }
+        Run {
+            totals,
+            points: self.points,
+            threads,
+            ledgers,
+            measured_s,
+            ended_early: ended_ns < self.plan.end_ns(),
+            started_unix_ms,
+            slow_bytes,
+            slow_closed,
+        }
     }
 }

@@ -5,6 +5,7 @@
 //! is due keeps its intended time, and its latency counts from there.
 
 use std::fmt;
+use std::iter::Peekable;
 
 use crate::quantity;
 use crate::random::Random;
@@ -278,6 +279,40 @@ impl Iterator for Schedule {
     }
 }
 
+/// How many requests the threads' schedules intend, one interval after the other.
+pub struct Offered {
+    curve: Curve,
+    /// Those of a Poisson process, drawn once more: it is not its mean. Even arrivals are the curve's but for a fraction of one.
+    drawn: Vec<Peekable<Schedule>>,
+}
+
+impl Offered {
+    /// Of the same schedules that [`Schedule::new`] gives to `threads` threads.
+    #[must_use]
+    pub fn new(curve: &Curve, arrivals: Arrivals, seed: u64, threads: usize) -> Self {
+        let schedule = |thread| Schedule::new(curve, arrivals, seed, thread, threads).peekable();
+        let drawn = match arrivals {
+            Arrivals::Even => Vec::new(),
+            Arrivals::Poisson => (0..threads).map(schedule).collect(),
+        };
+        Self { curve: curve.clone(), drawn }
+    }
+
+    /// Requests that are intended between two times, ns. No time before an earlier call's end is asked for again.
+    pub fn between(&mut self, from_ns: u64, to_ns: u64) -> f64 {
+        if self.drawn.is_empty() {
+            return self.curve.between(from_ns, to_ns);
+        }
+        let mut count = 0;
+        for schedule in &mut self.drawn {
+            while let Some(at) = schedule.next_if(|at| *at < to_ns) {
+                count += u64::from(at >= from_ns);
+            }
+        }
+        count as f64
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -365,6 +400,27 @@ mod tests {
         let variance = per_slice.iter().map(|count| (count - mean).powi(2)).sum::<f64>() / per_slice.len() as f64;
         assert!((mean - 100.0).abs() < 2.0, "{mean}");
         assert!((0.85..1.15).contains(&(variance / mean)), "variance {variance}, mean {mean}");
+    }
+
+    #[test]
+    fn what_is_offered_is_what_is_scheduled_and_not_its_mean() {
+        let curve = Curve::parse("ramp:100-300", None, SECOND).unwrap();
+        for arrivals in [Arrivals::Even, Arrivals::Poisson] {
+            let times: Vec<u64> = (0..3).flat_map(|thread| Schedule::new(&curve, arrivals, 7, thread, 3)).collect();
+            let mut offered = Offered::new(&curve, arrivals, 7, 3);
+            let (mut sum, mut deviates) = (0.0, false);
+            // The first tenth is asked for by nobody.
+            for tenth in 1..10 {
+                let (from, to) = (tenth * SECOND / 10, (tenth + 1) * SECOND / 10);
+                let counted = times.iter().filter(|at| (from..to).contains(*at)).count() as f64;
+                let found = offered.between(from, to);
+                let exact = if arrivals == Arrivals::Poisson { 0.0 } else { 3.0 };
+                assert!((found - counted).abs() <= exact, "{arrivals:?} {tenth}: {found} of {counted}");
+                deviates |= (counted - curve.between(from, to)).abs() > 3.0;
+                sum += found;
+            }
+            assert!(sum > 150.0 && deviates == (arrivals == Arrivals::Poisson), "{arrivals:?}: {sum}");
+        }
     }
 
     #[test]

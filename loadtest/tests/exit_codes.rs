@@ -3,10 +3,9 @@
 mod support;
 
 use std::io::{BufRead as _, BufReader, Read as _};
-use std::path::Path;
 use std::process::{Command, Stdio};
 
-use support::{Lease, Server, refusal, show};
+use support::{Lease, Server, refusal, show, tidegate};
 
 #[test]
 fn each_threshold_can_be_met_and_missed() {
@@ -56,6 +55,35 @@ fn a_result_that_cannot_be_written_is_an_error() {
     }
 }
 
+/// What was measured must not be lost to a wrong path: it is refused before the load.
+#[test]
+fn outputs_that_cannot_be_written_are_refused_before_the_load() {
+    let server = Server::start();
+    let target = server.address().to_string();
+    let run = ["run", "--target", &target, "--duration", "50ms", "--warmup", "0s", "--batch", "2", "--quiet"];
+    let (nowhere, home) = (show(&server.home().join("none/r")), show(server.home()));
+    for option in ["--json", "--html", "--hgrm"] {
+        for path in [&nowhere, &home] {
+            let (code, said) = refusal(&[&run[..], &[option, path]].concat());
+            assert!(code == 2 && said.contains(path) && said.contains(option), "{option}: {code}: {said}");
+        }
+    }
+    let same = show(&server.home().join("same"));
+    let (code, said) = refusal(&[&run[..], &["--json", &same, "--html", &same]].concat());
+    assert!(code == 2 && said.contains("both name"), "{code}: {said}");
+    let (code, said) = refusal(&[&run[..], &["--verify", &nowhere]].concat());
+    assert!(code == 2 && said.contains("--verify"), "{code}: {said}");
+    let (code, said) = refusal(&[&run[..], &["--verify", &home, "--tidegate", &nowhere]].concat());
+    assert!(code == 2 && said.contains("--tidegate"), "{code}: {said}");
+    let lines = std::process::Command::new(tidegate()).args(["cat", "--data", &show(&server.data())]).output().unwrap();
+    assert!(lines.status.success() && lines.stdout.is_empty(), "a refused run put load on the server");
+    // The one that can be written is, although the other fails at last.
+    let json = show(&server.home().join("r.json"));
+    let (code, said) = refusal(&[&run[..], &["--html", "/dev/full", "--json", &json]].concat());
+    assert!(code == 3 && said.contains("/dev/full"), "{code}: {said}");
+    assert!(std::fs::read_to_string(&json).unwrap().contains("\"schema\""));
+}
+
 /// A generator that was stopped says so: what it measured then is its own pause.
 #[test]
 fn a_generator_that_was_stopped_marks_its_run_invalid() {
@@ -92,7 +120,7 @@ fn a_generator_that_was_stopped_marks_its_run_invalid() {
 
 #[test]
 fn what_cannot_be_meant_is_refused_with_its_name() {
-    let cases: [(&[&str], &str); 16] = [
+    let cases: [(&[&str], &str); 21] = [
         (&["--batch", "0"], "--batch"),
         (&["--connections", "0"], "--connections"),
         (&["--pipeline", "0"], "--pipeline"),
@@ -109,64 +137,14 @@ fn what_cannot_be_meant_is_refused_with_its_name() {
         (&["--key-skew=-1"], "--key-skew"),
         (&["--scenario", "/nonexistent"], "/nonexistent"),
         (&["--target", "nowhere"], "--target"),
+        (&["--rate", "5", "--schedule", "ramp:1-9"], "--rate"),
+        (&["--rate", "5", "--schedule", "poisson,spike:1-9"], "--rate"),
+        (&["--rate", "5", "--schedule", "step:9@1s"], "--rate"),
+        (&["--timeout", "0s"], "--timeout"),
+        (&["--check", "nothing", "--verify", "."], "--check nothing"),
     ];
     for (options, named) in cases {
         let (code, said) = refusal(&[&["run"], options].concat());
         assert!(code == 2 && said.contains(named), "{options:?}: {code}: {said}");
     }
-}
-
-/// A result with ten even intervals.
-fn result(directory: &Path, name: &str, rate: u64, p99_us: u64, valid: bool) -> String {
-    let file = directory.join(name);
-    let server = Server::start();
-    let (mut result, _) = server.run(&["--batch", "2"]);
-    drop(server);
-    result["valid"] = valid.into();
-    result["requests_per_second"] = rate.into();
-    result["events_per_second"] = rate.into();
-    result["error_rate"] = 0.into();
-    for percentile in ["p50", "p99"] {
-        result["latency_us"]["corrected"][percentile] = p99_us.into();
-    }
-    let point = |second: u64| {
-        serde_json::json!({ "from_s": second, "to_s": second + 1, "warmup": false, "drain": false, "clients": 1,
-            "offered": rate, "sent": rate, "requests": rate, "events": rate, "bytes": 1, "errors": 0, "rejected": 0,
-            "p50_us": p99_us, "p99_us": p99_us, "max_us": p99_us, "uncorrected_p99_us": p99_us,
-            "server_rss_bytes": null })
-    };
-    result["intervals"] = (0..10).map(point).collect();
-    std::fs::write(&file, result.to_string()).unwrap();
-    show(&file)
-}
-
-#[test]
-fn compare_fails_for_a_worse_result_and_not_for_the_same_or_a_better_one() {
-    let home = tempfile::tempdir().unwrap();
-    let make = |name, rate, p99| result(home.path(), name, rate, p99, true);
-    let (base, same, slower, later, better) = (
-        make("base", 1000, 500),
-        make("same", 980, 510),
-        make("slower", 800, 500),
-        make("later", 1000, 900),
-        make("better", 1300, 400),
-    );
-    let compare = |options: &[&str]| refusal(&[&["compare"], options].concat()).0;
-    assert_eq!(compare(&[&base, &base]), 0);
-    assert_eq!(compare(&[&base, &same]), 0, "within the threshold");
-    assert_eq!(compare(&[&base, &slower]), 1);
-    assert_eq!(compare(&[&base, &later]), 1);
-    assert_eq!(compare(&[&base, &better]), 0);
-    assert_eq!(compare(&[&base, &better, "--both-ways"]), 1);
-    assert_eq!(compare(&[&base, &slower, "--threshold", "30%"]), 0);
-    // Several runs of a side scatter by more than they differ.
-    let noisy = [make("n1", 700, 500), make("n2", 1000, 500), make("n3", 1300, 500)].join(",");
-    assert_eq!(compare(&[&noisy, &make("n4", 900, 500)]), 0);
-    let invalid = result(home.path(), "invalid", 1000, 500, false);
-    let (code, said) = refusal(&["compare", &base, &invalid]);
-    assert!(code == 5 && said.contains("invalid"), "{code}: {said}");
-    assert_eq!(compare(&[&base, &invalid, "--allow-bottleneck"]), 0);
-    assert_eq!(compare(&[&base, "/nonexistent"]), 2);
-    std::fs::write(home.path().join("none"), "{}").unwrap();
-    assert_eq!(compare(&[&base, &show(&home.path().join("none"))]), 2);
 }

@@ -107,10 +107,13 @@ fn every_schedule_offers_what_it_says() {
         let result = is_sound(&server, &options);
         assert_eq!(result["manifest"]["mode"], "open");
         let offered = number(&result, "offered_requests_per_second");
-        assert!((offered - rate).abs() <= rate * 0.02, "{schedule:?}: {offered}");
-        if !schedule.iter().any(|option| option.contains("poisson")) {
+        let (measured_s, intended) = (number(&result, "measured_s"), number(&result, "requests"));
+        if schedule.iter().any(|option| option.contains("poisson")) {
+            // What was drawn, each with an outcome, and not what is drawn on average.
+            assert!((offered * measured_s - intended).abs() < 0.01, "{schedule:?}: {offered}/s, {intended} requests");
+        } else {
+            assert!((offered - rate).abs() <= rate * 0.02, "{schedule:?}: {offered}");
             // Every intended request has an outcome, late or not.
-            let intended = number(&result, "requests");
             assert!((intended - rate * 0.2).abs() <= 1.0, "{schedule:?}: {intended} requests");
         }
     }
@@ -187,4 +190,27 @@ fn results_are_written_as_json_distribution_and_page() {
     for outside in ["src=", "href=", "@import", "url("] {
         assert!(!page.contains(outside), "the page needs something outside of it: {outside}");
     }
+}
+
+/// Answers that should not be are in no latency of good ones, and in one of their own; what was not measured is no zero.
+#[test]
+fn failed_requests_have_latencies_of_their_own() {
+    let server = Server::start();
+    let target = server.address().to_string();
+    let run = ["run", "--target", &target, "--batch", "2", "--duration", "200ms", "--warmup", "0s", "--json", "-"];
+    let output = support::load(&[&run[..], &["--path", "/nowhere", "--connections", "2"]].concat());
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let result: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    for percentile in ["p50", "p99", "p999", "max", "mean"] {
+        assert!(number(&result["latency_us"], &format!("failed.{percentile}")) > 0.0, "{}", result["latency_us"]);
+        for good in ["corrected", "uncorrected"] {
+            assert!(result["latency_us"][good][percentile].is_null(), "{good}: {}", result["latency_us"]);
+        }
+    }
+    assert!(result["intervals"].as_array().unwrap().iter().all(|point| point["p99_us"].is_null()), "{result}");
+    assert!(result["generator"]["slip_p99_us"].is_null(), "a closed loop has no schedule to be late for: {result}");
+    assert!(said.contains("\n intended    -") && said.contains("\n failed ") && !said.contains("0.0 us"), "{said}");
+    let good = is_sound(&server, &["--batch", "2"]);
+    assert!(good["latency_us"]["failed"]["p99"].is_null(), "{}", good["latency_us"]);
+    assert!(number(&good["latency_us"], "corrected.p99") > 0.0, "{}", good["latency_us"]);
 }

@@ -3,7 +3,7 @@
 
 mod support;
 
-use support::{Lease, Server, doctored, found, load, show, small, tidegate};
+use support::{Server, doctored, found, load, show};
 
 /// Everything that is acknowledged is found, and all that was sent had an answer.
 #[test]
@@ -19,6 +19,20 @@ fn a_good_run_is_sound_and_complete() {
     assert_eq!((code, found(&second, "other_runs")), (0, found(&result, "stored")), "{}", second["verdict"]);
 }
 
+/// Result and exit code of a run of which something was acknowledged, its log read through a filter. On a busy machine its
+/// fifth of a second can pass before anything is sent: then another one is made, on an empty log again.
+fn acknowledged(filter: &str) -> (serde_json::Value, i32) {
+    for _ in 0..50 {
+        let server = Server::start();
+        let reader = doctored(server.home(), filter);
+        let (result, code) = server.run_with(&reader, &["--batch", "20"]);
+        if found(&result, "acked") > 0 {
+            return (result, code);
+        }
+    }
+    panic!("nothing was acknowledged in fifty runs");
+}
+
 /// Each wrong that a log can have is counted as what it is, and makes the exit code 4.
 #[test]
 fn each_doctored_log_is_found_unsound_for_what_was_done_to_it() {
@@ -30,9 +44,7 @@ fn each_doctored_log_is_found_unsound_for_what_was_done_to_it() {
         ("unknown", "sed '5a {\"event_id\":\"nobody sent this\"}'"),
     ];
     for (wrong, filter) in cases {
-        let server = Server::start();
-        let reader = doctored(server.home(), filter);
-        let (result, code) = server.run_with(&reader, &["--batch", "20"]);
+        let (result, code) = acknowledged(filter);
         assert_eq!(code, 4, "{wrong}: {}", result["verdict"]);
         for name in ["lost", "duplicated", "corrupted", "unknown"] {
             assert_eq!(found(&result, name), u64::from(name == wrong), "{wrong}: {}", result["verdict"]);
@@ -51,76 +63,20 @@ fn acknowledged_by_one_server_and_looked_for_in_anothers_log_is_lost() {
     assert!(found(&result, "acked") > 0 && found(&result, "lost") == found(&result, "acked"), "{}", result["verdict"]);
 }
 
-/// A log that cannot be read is no sound one.
+/// A log that cannot be read is no sound one, and takes nothing of what was measured with it.
 #[test]
-fn a_log_that_cannot_be_read_is_an_error_and_no_verdict() {
+fn a_log_that_cannot_be_read_is_an_error_that_leaves_the_result() {
     let server = Server::start();
-    let (target, reader) = (server.address().to_string(), show(tidegate()));
-    let output = load(&[
-        "run",
-        "--target",
-        &target,
-        "--tidegate",
-        &reader,
-        "--verify",
-        "/dev/null/none",
-        "--duration",
-        "50ms",
-        "--quiet",
-        "--warmup",
-        "0s",
-    ]);
+    let (target, data, json) =
+        (server.address().to_string(), show(&server.data()), show(&server.home().join("r.json")));
+    // It reads a little and fails.
+    let reader = show(&doctored(server.home(), "{ head -n 1; exit 7; }"));
+    let run = ["run", "--target", &target, "--tidegate", &reader, "--verify", &data, "--json", &json, "--batch", "2"];
+    let output = load(&[&run[..], &["--duration", "100ms", "--warmup", "0s"]].concat());
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert_eq!(output.status.code(), Some(3), "{}", String::from_utf8_lossy(&output.stderr));
-}
-
-/// Rounds of kill -9: nothing is lost; and a reader that hides one event is found out.
-#[test]
-fn crash_rounds_are_sound_and_would_say_if_they_were_not() {
-    let home = tempfile::tempdir().unwrap();
-    let (listen, admin) = (Lease::take(), Lease::take());
-    for (reader, sound) in [(tidegate().to_owned(), true), (doctored(home.path(), "sed 5d"), false)] {
-        let data = home.path().join(if sound { "log" } else { "log-read-wrongly" });
-        let settings: Vec<String> = small().iter().map(|(name, value)| format!("{name}={value}")).collect();
-        let command = format!(
-            "env {} {} serve --listen {} --admin {} --data {}",
-            settings.join(" "),
-            show(tidegate()),
-            listen.address(),
-            admin.address(),
-            show(&data)
-        );
-        let (target, json) = (listen.address().to_string(), home.path().join("crash.json"));
-        let rounds = if sound { "3" } else { "1" };
-        let output = load(&[
-            "crash",
-            "--rounds",
-            rounds,
-            "--load-max",
-            "300ms",
-            "--server",
-            &command,
-            "--data",
-            &show(&data),
-            "--target",
-            &target,
-            "--tidegate",
-            &show(&reader),
-            "--batch",
-            "10",
-            "--connections",
-            "8",
-            "--json",
-            &show(&json),
-            "--server-log",
-            &show(&home.path().join("server.log")),
-        ]);
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(if sound { 0 } else { 4 }), "{said}");
-        let result: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&json).unwrap()).unwrap();
-        let acked: u64 =
-            result["rounds"].as_array().unwrap().iter().map(|r| r["acked_in_round"].as_u64().unwrap()).sum();
-        assert!(acked > 0 && result["last"]["acked"] == acked, "{result}");
-        assert!(result["kills"].as_u64().unwrap() >= rounds.parse().unwrap(), "{result}");
-        assert_eq!(result["last"]["lost"], u64::from(!sound), "{result}");
-    }
+    assert!(said.contains("goodput") && said.contains("NO VERDICT"), "{said}");
+    let result: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&json).unwrap()).unwrap();
+    assert!(result["verdict"].is_null() && result["requests"].as_u64().is_some(), "{result}");
+    assert!(result["verdict_failed"].as_str().unwrap().contains("exit status: 7"), "{result}");
 }

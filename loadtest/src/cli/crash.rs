@@ -5,11 +5,14 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::outputs::check_writable;
 use super::{Exit, Failure, LoadArgs, print, write_file};
 use crate::crash::{self, Crash, CrashResult, Round};
+use crate::interrupt::Interrupt;
 use crate::oracle::log;
 use crate::quantity;
 use crate::report::show_verdict;
+use crate::request::Ack;
 
 /// See the module text.
 #[derive(Clone, Debug, Args)]
@@ -18,7 +21,7 @@ pub(super) struct CrashArgs {
     #[command(flatten)]
     load: LoadArgs,
     /// Kills, those during recovery not counted.
-    #[arg(long, default_value_t = 10, value_name = "N")]
+    #[arg(long, default_value_t = 10, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
     /// The server's command line, as 'tidegate serve --data DIR --listen ADDR'; it must be able to start again.
     #[arg(long, value_name = "COMMAND")]
@@ -39,6 +42,9 @@ pub(super) struct CrashArgs {
 
 /// Does what the options say.
 pub(super) fn run(args: &CrashArgs) -> Result<Exit, Failure> {
+    check(args)?;
+    let interrupt =
+        Interrupt::handle().map_err(|error| Failure::unable(format!("signals cannot be handled: {error}")))?;
     let crash = Crash {
         rounds: args.rounds,
         server: args.server.clone(),
@@ -47,6 +53,7 @@ pub(super) fn run(args: &CrashArgs) -> Result<Exit, Failure> {
         load_max: args.load_max,
         seed: args.load.seed,
         server_log: args.server_log.clone(),
+        interrupt: interrupt.clone(),
     };
     // The kill ends each load; its own duration must not come first. Nothing is measured.
     let mut load = args.load.clone();
@@ -54,18 +61,44 @@ pub(super) fn run(args: &CrashArgs) -> Result<Exit, Failure> {
     load.warmup = Duration::ZERO;
     load.drain = Duration::from_secs(2);
     let first = load.plan(true)?;
+    if crash::is_taken(first.target) {
+        let why = format!("--target {}: something listens there before --server was started", load.target);
+        return Err(Failure::usage(why));
+    }
     let mut first = Some(first);
     let mut plan = || match first.take() {
         Some(plan) => Ok(plan),
         None => load.plan(true).map_err(|failure| failure.text),
     };
-    let found = crash::crash(&crash, &mut plan, &mut show_round).map_err(Failure::unable)?;
-    show(&found);
+    let found = crash::crash(&crash, &mut plan, &mut show_round);
+    show(args, &found);
     if let Some(path) = &args.json {
         let json = serde_json::to_string_pretty(&found).expect("a result has string keys only");
         write_file(path, &format!("{json}\n"))?;
     }
-    Ok(if found.sound { Exit::Ok } else { Exit::Unsound })
+    let is_wrong = found.found_wrong();
+    match (found.failed, interrupt.signal().filter(|_| found.interrupted.is_some())) {
+        _ if is_wrong => Ok(Exit::Unsound),
+        (_, Some(signal)) => Ok(Exit::Interrupted(signal)),
+        (Some(failed), _) => Err(Failure::unable(failed)),
+        _ => Ok(Exit::Ok),
+    }
+}
+
+/// Refuses what would call a sound server unsound, or a server that was not tried sound.
+fn check(args: &CrashArgs) -> Result<(), Failure> {
+    if args.load_max < crash::LOAD_MIN {
+        let least = crash::LOAD_MIN.as_millis();
+        return Err(Failure::usage(format!("--load-max must be at least {least}ms: a kill needs a load")));
+    }
+    if args.load.ack == Some(Ack::Memory) {
+        let why = "--ack memory: such events a crash loses by definition; use durable or written";
+        return Err(Failure::usage(why));
+    }
+    for (option, path) in [("--json", args.json.as_deref()), ("--server-log", Some(args.server_log.as_path()))] {
+        path.map_or(Ok(()), |path| check_writable(option, path))?;
+    }
+    log::check_program(&log::program(args.load.tidegate.as_deref())).map_err(Failure::usage)
 }
 
 fn show_round(round: &Round) {
@@ -87,14 +120,24 @@ fn show_round(round: &Round) {
     }
 }
 
-fn show(found: &CrashResult) {
+fn show(args: &CrashArgs, found: &CrashResult) {
     let lost: u64 = found.rounds.iter().map(|round| round.verdict.lost).max().unwrap_or(0);
-    print(&format!(
-        "{} rounds, {} kills: {} · after an orderly end: {} · most lost in any round: {lost} · tidegate verify: {}\n",
-        found.rounds.len(),
-        found.kills,
-        if found.sound { "SOUND" } else { "NOT SOUND" },
-        show_verdict(&found.last),
-        if found.log_is_sound { "sound" } else { "DAMAGED" }
-    ));
+    let mut text = format!("{} rounds, {} kills: ", found.rounds.len(), found.kills);
+    text += match (found.sound, found.found_wrong()) {
+        (true, _) => "SOUND",
+        (false, true) => "NOT SOUND",
+        (false, false) => "NOT DONE",
+    };
+    if let Some(signal) = &found.interrupted {
+        let data = if found.data_removed { "removed" } else { "kept" };
+        text += &format!(" · INTERRUPTED by {signal}, {} rounds were planned · data {data}", args.rounds);
+    }
+    if let Some(last) = &found.last {
+        text += &format!(" · after an orderly end: {}", show_verdict(last));
+    }
+    text += &format!(" · most lost in any round: {lost}");
+    if let Some(is_sound) = found.log_is_sound {
+        text += if is_sound { " · tidegate verify: sound" } else { " · tidegate verify: DAMAGED" };
+    }
+    print(&format!("{text}\n"));
 }

@@ -146,6 +146,10 @@ impl LoadArgs {
             let why = "--repeat-bodies: events that repeat cannot be looked for; leave it out, or --verify";
             return Err(Failure::usage(why.to_owned()));
         }
+        if self.check == Check::Nothing && keeps_ledger {
+            let why = "--check nothing: what nobody waits for is not acknowledged, and cannot be looked for";
+            return Err(Failure::usage(why));
+        }
         let shares = self.shares()?;
         let run = new_run(self.seed);
         let templates = Arc::new(self.templates(run)?);
@@ -192,6 +196,17 @@ impl LoadArgs {
             (_, Some(data)) => format!("replay {}", data.display()),
             _ => clap::ValueEnum::to_possible_value(&self.template)
                 .map_or(String::new(), |value| value.get_name().into()),
+        }
+    }
+
+    /// The schedule in words, with its rate; `None` for a closed loop.
+    #[must_use]
+    pub fn schedule_name(&self) -> Option<String> {
+        let constant = self.rate.map(|rate| format!("constant {rate}/s"));
+        match self.schedule.as_deref() {
+            None | Some("constant") => constant,
+            Some("poisson" | "poisson,constant") => constant.map(|constant| format!("poisson,{constant}")),
+            Some(shape) => Some(shape.to_owned()),
         }
     }
 
@@ -244,6 +259,10 @@ impl LoadArgs {
         };
         let curve = Curve::parse(shape, self.rate, self.duration.as_nanos() as u64)
             .map_err(|error| Failure::usage(error.to_string()))?;
+        if let Some(rate) = self.rate.filter(|_| shape != "constant") {
+            let why = format!("--rate {rate}: schedule '{shape}' brings its own rates; leave one of the two out");
+            return Err(Failure::usage(why));
+        }
         let duration = Duration::from_nanos(curve.duration_ns());
         Ok((Mode::Open { curve: curve.after_warmup(self.warmup.as_nanos() as u64), arrivals }, duration))
     }
@@ -319,6 +338,7 @@ pub(super) fn check(plan: &Plan) -> Result<(), Failure> {
             format!("--connections {}: each of {} threads needs one", plan.connections, plan.threads()),
         ),
         (plan.duration.is_zero(), "--duration must be above 0".to_owned()),
+        (plan.timeout.is_zero(), "--timeout must be above 0".to_owned()),
         (plan.interval < Duration::from_millis(10), "--interval must be at least 10ms".to_owned()),
         (!plan.key_skew.is_finite() || plan.key_skew < 0.0, "--key-skew must be 0 or more".to_owned()),
         (

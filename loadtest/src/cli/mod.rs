@@ -3,6 +3,7 @@
 mod compare;
 mod crash;
 mod load;
+mod outputs;
 mod run;
 mod sink;
 
@@ -12,6 +13,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 pub use load::LoadArgs;
+
+use crate::interrupt::Signal;
 
 /// Why a command ends with another code than 0; see `loadtest/docs/result.md`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,8 +29,10 @@ pub enum Exit {
     Unable,
     /// The oracle found something wrong.
     Unsound,
-    /// The generator was the bottleneck.
+    /// The figures say nothing about the server, mostly because the generator was the bottleneck.
     Invalid,
+    /// Ended by a signal before it was done.
+    Interrupted(Signal),
 }
 
 impl Exit {
@@ -39,6 +44,7 @@ impl Exit {
             Self::Unable => 3,
             Self::Unsound => 4,
             Self::Invalid => 5,
+            Self::Interrupted(signal) => signal.exit_code(),
         }
     }
 }

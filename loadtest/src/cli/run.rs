@@ -1,21 +1,22 @@
 //! `tidegate-load run`: a plan, its run, and everything that is said of it.
 
 use std::io::{IsTerminal, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use clap::Args;
 
-use super::{Exit, Failure, LoadArgs, load, print, typed, write_file};
+use super::outputs::Outputs;
+use super::{Exit, Failure, LoadArgs, load, print, typed};
 use crate::generator::Shared;
+use crate::interrupt::{Interrupt, Signal};
 use crate::oracle::{self, Account, log};
 use crate::plan::{Mode, Plan};
 use crate::quantity;
 use crate::report::{self, Limits, Manifest, Point, RunResult, Setting};
 use crate::request::Outcome;
-use crate::run::{self, Run};
+use crate::run;
 use crate::scenario::Scenario;
 
 /// See the module text.
@@ -72,25 +73,59 @@ pub(super) struct RunArgs {
 
 /// Does what the options say.
 pub(super) fn run(args: &RunArgs) -> Result<Exit, Failure> {
+    check_ends(args)?;
     let (plan, limits, setting) = prepare(args)?;
     let plan = Arc::new(plan);
     load::reach(&plan)?;
     let shared = Shared::new(plan.threads());
-    end_on_signal(&shared)?;
+    let interrupt =
+        Interrupt::handle().map_err(|error| Failure::unable(format!("signals cannot be handled: {error}")))?;
+    interrupt.stops(&shared);
     let done = run::run(&plan, &shared, &mut watch(&plan, args)).map_err(Failure::unable)?;
     let mut manifest = Manifest::gather(&plan, &setting);
     manifest.started_unix_ms = done.started_unix_ms;
     if let Some(level) = done.totals.ack.as_ref().filter(|level| !level.is_empty() && plan.head.ack.is_none()) {
         manifest.ack = format!("{level} (server default)");
     }
-    let mut result = report::make(&plan, &done, manifest, &limits);
+    let mut result = report::make(&plan, &done, manifest, &limits, interrupt.signal());
+    let outputs = args.outputs();
+    let mut unread = None;
     if let Some(data) = &args.verify {
+        // First of all: a log that cannot be read, or a signal meanwhile, must not cost what was measured.
+        result.verdict_failed = Some("the log was not read to its end".into());
+        // What cannot be written now is told when it is written again.
+        let _ = outputs.write_early(&result, &done);
         let account = Account { templates: &plan.templates, ledgers: &done.ledgers };
         let program = log::program(args.load.tidegate.as_deref());
-        result.verdict = Some(oracle::verify(&program, data, &[account]).map_err(Failure::unable)?);
+        match oracle::verify(&program, data, &[account], &|| true) {
+            Ok(verdict) => (result.verdict, result.verdict_failed) = (Some(verdict), None),
+            Err(error) => {
+                result.verdict_failed = Some(error.clone());
+                unread = Some(Failure::unable(format!("the log could not be looked at: {error}")));
+            }
+        }
     }
-    write_outputs(args, &result, &done)?;
-    Ok(exit_of(args, &result))
+    show(args, &result);
+    outputs.write(&result, &done)?;
+    match unread {
+        Some(failure) => Err(failure),
+        None => Ok(exit_of(args, &result, interrupt.signal())),
+    }
+}
+
+impl RunArgs {
+    fn outputs(&self) -> Outputs<'_> {
+        Outputs { json: self.json.as_deref(), hgrm: self.hgrm.as_deref(), html: self.html.as_deref() }
+    }
+}
+
+/// Refuses before the load what would fail behind it.
+fn check_ends(args: &RunArgs) -> Result<(), Failure> {
+    args.outputs().check()?;
+    let Some(data) = &args.verify else { return Ok(()) };
+    std::fs::read_dir(data)
+        .map_err(|error| Failure::usage(format!("--verify {}: no log can be read there: {error}", data.display())))?;
+    log::check_program(&log::program(args.load.tidegate.as_deref())).map_err(Failure::usage)
 }
 
 /// The plan, the limits and what the manifest says of them.
@@ -104,7 +139,7 @@ fn prepare(args: &RunArgs) -> Result<(Plan, Limits, Setting), Failure> {
     };
     let mut setting = Setting {
         command: typed(),
-        schedule: args.load.schedule.clone().or(args.load.rate.map(|rate| format!("constant {rate}/s"))),
+        schedule: args.load.schedule_name(),
         scenario: None,
         template: args.load.template_name(),
     };
@@ -129,24 +164,6 @@ fn prepare(args: &RunArgs) -> Result<(Plan, Limits, Setting), Failure> {
     plan.clients = Some(scenario.clients.after_warmup(warmup_ns));
     plan.shares = scenario.shares;
     Ok((plan, scenario.limits.overridden_by(own), setting))
-}
-
-/// Ends the load at the first signal, so that an interrupted run still says what it saw; the second one kills.
-fn end_on_signal(shared: &Arc<Shared>) -> Result<(), Failure> {
-    let asked = Arc::new(AtomicBool::new(false));
-    for signal in [libc::SIGINT, libc::SIGTERM] {
-        signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&asked))
-            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&asked)))
-            .map_err(|error| Failure::unable(format!("signals cannot be handled: {error}")))?;
-    }
-    let shared = Arc::clone(shared);
-    std::thread::spawn(move || {
-        while !asked.load(Ordering::Relaxed) {
-            std::thread::park_timeout(Duration::from_millis(50));
-        }
-        shared.stop.store(true, Ordering::Relaxed);
-    });
-    Ok(())
 }
 
 /// Looks at the server's memory at each interval and shows the interval: over the last one on a terminal, below it in
@@ -175,39 +192,28 @@ fn resident_bytes(pid: u32) -> Option<u64> {
     Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
 }
 
-fn write_outputs(args: &RunArgs, result: &RunResult, done: &Run) -> Result<(), Failure> {
-    if !args.quiet {
-        if std::io::stderr().is_terminal() {
-            eprintln!();
-        }
-        let summary = report::summary(result);
-        if args.json.as_deref() == Some(Path::new("-")) {
-            // Standard output is the JSON's.
-            eprint!("{summary}");
-        } else {
-            print(&summary);
-        }
+fn show(args: &RunArgs, result: &RunResult) {
+    if args.quiet {
+        return;
     }
-    if let Some(path) = &args.json {
-        let json = serde_json::to_string_pretty(result).expect("a result has string keys only");
-        write_file(path, &format!("{json}\n"))?;
+    if std::io::stderr().is_terminal() {
+        eprintln!();
     }
-    let totals = &done.totals;
-    if let Some(path) = &args.hgrm {
-        write_file(path, &report::hgrm(&totals.corrected))?;
-        let mut beside = path.clone().into_os_string();
-        beside.push(".uncorrected");
-        write_file(Path::new(&beside), &report::hgrm(&totals.uncorrected))?;
+    let summary = report::summary(result);
+    if args.outputs().json_is_printed() {
+        eprint!("{summary}");
+    } else {
+        print(&summary);
     }
-    if let Some(path) = &args.html {
-        write_file(path, &report::html(result, &totals.corrected, &totals.uncorrected))?;
-    }
-    Ok(())
 }
 
-fn exit_of(args: &RunArgs, result: &RunResult) -> Exit {
+fn exit_of(args: &RunArgs, result: &RunResult, signal: Option<Signal>) -> Exit {
     if result.verdict.as_ref().is_some_and(|verdict| !verdict.sound) {
         return Exit::Unsound;
+    }
+    // Thresholds are for the whole load.
+    if let Some(signal) = signal.filter(|_| result.interrupted.is_some()) {
+        return Exit::Interrupted(signal);
     }
     if result.thresholds.iter().any(|threshold| !threshold.passed) {
         return Exit::Missed;
@@ -216,5 +222,6 @@ fn exit_of(args: &RunArgs, result: &RunResult) -> Exit {
         eprintln!("tidegate-load: no request was answered as it should be");
         return Exit::Unable;
     }
-    if !result.valid && !args.allow_bottleneck { Exit::Invalid } else { Exit::Ok }
+    let is_allowed = args.allow_bottleneck && result.is_only_generator_bound();
+    if result.valid || is_allowed { Exit::Ok } else { Exit::Invalid }
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use socket2::{Domain, Socket, Type};
 
 use super::connection::State;
+use super::effort::Effort;
 use super::tally::{Ended, Interval};
 use super::turn::{BUFFER_GROUP, Operation};
 use super::{Generator, Shared, slow};
@@ -30,6 +31,8 @@ const OPEN_ALL: Duration = Duration::from_secs(10);
 /// How long after the end a request is still sent that was due before it: longer than a generator or a server without a
 /// backlog takes for what came due last. What is behind by more counts as never sent.
 const LATE_NS_MAX: u64 = 250_000_000;
+/// How long an answer too many is waited for behind the last one that was asked for.
+const HEAR_OUT_NS: u64 = 20_000_000;
 
 /// What follows a close.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,6 +109,8 @@ impl Generator<'_> {
             if now >= self.plan.end_ns() || shared.stop.load(Ordering::Relaxed) {
                 self.draining = true;
                 self.ended_ns = now.min(self.plan.end_ns());
+                // Neither the wait for the last answers nor the bookkeeping behind it says how busy the load kept it.
+                self.effort = Effort::of_this_thread(&self.clock, self.idle_polling_ns);
                 let _ = intervals.send(self.tally.next_interval(now, self.limit));
                 self.tally.interval.is_drain = true;
             }
@@ -210,6 +215,12 @@ impl Generator<'_> {
         self.tally.end(&Ended { outcome, intended, sent: now, ended: now, events: 0, bytes: 0, kind });
     }
 
+    /// An answer too many counts beside the requests: none of them was waiting for it.
+    pub(super) fn note_unsolicited(&mut self, now: u64) {
+        let (outcome, kind) = (Outcome::Unsolicited, self.pick.pick(&mut self.random));
+        self.tally.end(&Ended { outcome, intended: now, sent: now, ended: now, events: 0, bytes: 0, kind });
+    }
+
     /// Arms the receive of a connection.
     pub(super) fn receive(&mut self, at: u32) -> io::Result<()> {
         let connection = &mut self.connections[at as usize];
@@ -291,6 +302,31 @@ impl Generator<'_> {
     pub(super) fn is_over(&self, now: u64) -> bool {
         let waited = now.saturating_sub(self.ended_ns);
         self.has_sent_all(now) && (self.under_way == 0 || waited > self.plan.drain.as_nanos() as u64)
+    }
+
+    /// Waits a little longer: an answer that comes behind the last one that was asked for is one too many.
+    pub(super) fn hear_out(&mut self) -> io::Result<()> {
+        let until = self.clock.now() + HEAR_OUT_NS;
+        loop {
+            self.reap()?;
+            let now = self.clock.now();
+            if now >= until || !self.waits_for_answers() {
+                break;
+            }
+            self.ring.enter(Some(Duration::from_nanos(until - now)))?;
+        }
+        let now = self.clock.now();
+        for at in 0..self.connections.len() {
+            let connection = &self.connections[at];
+            if connection.state == State::Open
+                && connection.under_way() == 0
+                && !connection.parser.is_between_answers()
+                && self.waits_for_answers()
+            {
+                self.note_unsolicited(now);
+            }
+        }
+        Ok(())
     }
 
     /// The end: what was not answered and what was never sent is counted with the time it has waited.

@@ -12,6 +12,7 @@
 
 mod clock;
 mod connection;
+mod effort;
 mod lifecycle;
 mod slow;
 mod tally;
@@ -25,6 +26,7 @@ use std::sync::{Arc, Barrier};
 
 use clock::{Clock, Start};
 use connection::Connection;
+use effort::Effort;
 pub use lifecycle::interval_end;
 use slow::SlowReader;
 pub use tally::{Ended, Interval, KindTotal, STATUSES, Tally, Totals, histogram};
@@ -82,9 +84,9 @@ pub struct Report {
     pub totals: Totals,
     /// What it was promised, if that was to be remembered.
     pub ledger: Ledger,
-    /// Share of the time it worked.
+    /// Share of the load's time it worked.
     pub busy_fraction: f64,
-    /// Share of the time its core was not given to it.
+    /// Share of the load's time its core was not given to it.
     pub starved_fraction: f64,
     /// The longest time for which it did not come round to anything, ns.
     pub pause_max_ns: u64,
@@ -143,6 +145,8 @@ struct Generator<'p> {
     draining: bool,
     ended_ns: u64,
     idle_polling_ns: u64,
+    /// At the end of the load.
+    effort: Effort,
     pause_max_ns: u64,
     next_tick: u64,
     next_timeouts: u64,
@@ -170,18 +174,14 @@ pub fn generate(plan: &Plan, thread: usize, shared: &Shared, intervals: &Sender<
         return Err("another generator thread could not begin".into());
     }
     generator.clock = shared.start.clock();
-    let cpu_before = thread::cpu_time();
-    let starved_before = thread::time_without_core();
-    let begin = generator.clock.now();
+    let begin = Effort::of_this_thread(&generator.clock, 0);
     generator.run(shared, intervals).map_err(|error| explain(&error))?;
-    let wall = (generator.clock.now() - begin).max(1) as f64;
-    let cpu = (thread::cpu_time() - cpu_before).as_nanos() as f64 - generator.idle_polling_ns as f64;
-    let starved = (thread::time_without_core() - starved_before).as_nanos() as f64;
+    let effort = generator.effort.since(&begin);
     Ok(Report {
         totals: generator.tally.totals,
         ledger: generator.ledger,
-        busy_fraction: (cpu / wall).clamp(0.0, 1.0),
-        starved_fraction: (starved / wall).clamp(0.0, 1.0),
+        busy_fraction: effort.busy_fraction(),
+        starved_fraction: effort.starved_fraction(),
         pause_max_ns: generator.pause_max_ns,
         ended_ns: generator.ended_ns,
         slow_bytes: generator.slow_bytes,
@@ -269,6 +269,7 @@ impl<'p> Generator<'p> {
             draining: false,
             ended_ns: 0,
             idle_polling_ns: 0,
+            effort: Effort::default(),
             pause_max_ns: 0,
             next_tick: 0,
             next_timeouts: 0,
@@ -299,6 +300,7 @@ impl<'p> Generator<'p> {
                 self.idle_polling_ns += self.clock.now() - turn_began;
             }
         }
+        self.hear_out()?;
         self.settle(intervals);
         Ok(())
     }

@@ -38,10 +38,15 @@ pub struct Ended {
 }
 
 impl Ended {
-    /// Whether its latency says something: answers that should be, and waits that were given up, which are lower bounds.
-    /// A fast refusal would flatter the server.
+    /// Whether its latency is one of the load's: answers that should be, and waits that were given up, which are lower
+    /// bounds. A fast refusal among them would flatter the server; it is with the failures.
     fn has_latency(&self) -> bool {
         self.outcome.is_good() || matches!(self.outcome, Outcome::TimedOut | Outcome::NeverSent)
+    }
+
+    /// Whether it is the failure of a request that had an intended time.
+    fn is_failure(&self) -> bool {
+        !self.outcome.is_good() && !matches!(self.outcome, Outcome::ConnectFailed | Outcome::Unsolicited)
     }
 }
 
@@ -154,6 +159,8 @@ pub struct Totals {
     pub corrected: Histogram<u64>,
     /// Latencies from the actual sends.
     pub uncorrected: Histogram<u64>,
+    /// From the intended times to the end of requests that ended as they should not: slow ones are in no other latency.
+    pub failed: Histogram<u64>,
     /// How late requests were sent although a connection was free.
     pub slip: Histogram<u64>,
 }
@@ -170,6 +177,7 @@ impl Totals {
             kinds: (0..kinds).map(|_| kind()).collect(),
             corrected: histogram(),
             uncorrected: histogram(),
+            failed: histogram(),
             slip: histogram(),
         }
     }
@@ -190,6 +198,7 @@ impl Totals {
         }
         self.corrected.add(&other.corrected).expect("equal bounds");
         self.uncorrected.add(&other.uncorrected).expect("equal bounds");
+        self.failed.add(&other.failed).expect("equal bounds");
         self.slip.add(&other.slip).expect("equal bounds");
     }
 
@@ -198,6 +207,9 @@ impl Totals {
         let kind = &mut self.kinds[ended.kind];
         kind.requests += 1;
         kind.errors += u64::from(ended.outcome.is_error());
+        if ended.is_failure() {
+            self.failed.saturating_record(ended.ended.saturating_sub(ended.intended));
+        }
         if ended.has_latency() {
             let latency = ended.ended.saturating_sub(ended.intended);
             kind.corrected.saturating_record(latency);
@@ -228,7 +240,8 @@ impl Tally {
     /// Counts a request that ended.
     pub fn end(&mut self, ended: &Ended) {
         self.interval.add_one(ended);
-        if ended.intended >= self.warmup_ns {
+        // An answer too many puts all behind it in doubt, whenever it came.
+        if ended.intended >= self.warmup_ns || ended.outcome == Outcome::Unsolicited {
             self.totals.add_one(ended);
         }
     }
@@ -284,5 +297,21 @@ mod tests {
         tally.end(&ended(Outcome::TimedOut, 0, 0, 9_000_000));
         assert_eq!((tally.totals.corrected.len(), tally.totals.uncorrected.len()), (2, 1));
         assert_eq!(tally.totals.kinds[0].errors, 3);
+    }
+
+    #[test]
+    fn every_failed_request_is_in_the_latency_of_failures_and_no_other_is() {
+        let slow_ns = 10_000_000_000;
+        for outcome in Outcome::ALL {
+            let mut tally = Tally::new(1, 0);
+            tally.end(&ended(outcome, 0, 0, slow_ns));
+            let mut totals = Totals::new(1);
+            totals.add(&tally.totals);
+            let is_request = !matches!(outcome, Outcome::ConnectFailed | Outcome::Unsolicited);
+            assert_eq!(totals.failed.len(), u64::from(is_request && !outcome.is_good()), "{outcome:?}");
+            // In one or the other: what took ten seconds is somewhere.
+            let seen = totals.corrected.max().max(totals.failed.max());
+            assert_eq!(totals.corrected.equivalent(seen, slow_ns), is_request, "{outcome:?}");
+        }
     }
 }

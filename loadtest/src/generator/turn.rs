@@ -7,7 +7,7 @@ use super::connection::{Flight, State};
 use super::{Generator, lifecycle, slow};
 use crate::event::Number;
 use crate::plan::Mode;
-use crate::request::{Outcome, Patch, judge};
+use crate::request::{Check, Outcome, Patch, judge};
 use crate::sys::ring::Completion;
 
 /// The buffer group of all answers.
@@ -160,7 +160,12 @@ impl Generator<'_> {
                     self.receive(at)
                 }
             }
-            0 if connection.under_way() == 0 => self.close(at, lifecycle::Then::Reopen, now),
+            0 if connection.under_way() == 0 => {
+                if !connection.parser.is_between_answers() {
+                    self.note_unsolicited(now);
+                }
+                self.close(at, lifecycle::Then::Reopen, now)
+            }
             _ => self.fail(at, Outcome::ConnectionLost, now),
         }
     }
@@ -170,7 +175,7 @@ impl Generator<'_> {
         let connection = &mut self.connections[at as usize];
         let (expects, verdicts, tally) = (&self.expects, &mut self.verdicts, &mut self.tally);
         verdicts.clear();
-        let mut is_bad = connection.state == State::Closing;
+        let mut is_bad = connection.state == State::Closing || self.plan.check() == Check::Nothing;
         self.buffers.consume(buffer, received, |mut input| {
             while !is_bad && !input.is_empty() {
                 // Which request the next answer is for decides how it is judged.
@@ -179,12 +184,16 @@ impl Generator<'_> {
                     Ok(None) => continue,
                     Ok(Some(answer)) => {
                         tally.answer(&answer);
-                        let outcome = kind.map_or(Outcome::BadResponse, |kind| judge(&expects[kind], &answer));
+                        let outcome = kind.map_or(Outcome::Unsolicited, |kind| judge(&expects[kind], &answer));
                         Verdict { outcome, status: answer.status, closes: answer.closes }
                     }
-                    Err(_) => Verdict { outcome: Outcome::BadResponse, status: 0, closes: true },
+                    Err(_) => {
+                        let outcome = if kind.is_some() { Outcome::BadResponse } else { Outcome::Unsolicited };
+                        Verdict { outcome, status: 0, closes: true }
+                    }
                 };
-                is_bad = verdict.outcome == Outcome::BadResponse;
+                // What follows either cannot be told apart.
+                is_bad = matches!(verdict.outcome, Outcome::BadResponse | Outcome::Unsolicited);
                 verdicts.push(verdict);
             }
         });
@@ -201,11 +210,13 @@ impl Generator<'_> {
     }
 
     fn answered(&mut self, at: u32, verdict: Verdict, now: u64) -> io::Result<()> {
-        if verdict.outcome == Outcome::BadResponse {
-            return self.fail(at, Outcome::BadResponse, now);
+        match verdict.outcome {
+            Outcome::BadResponse => return self.fail(at, Outcome::BadResponse, now),
+            Outcome::Unsolicited => return self.unsolicited(at, verdict.status, now),
+            _ => {}
         }
         let connection = &mut self.connections[at as usize];
-        let flight = connection.pop().expect("an answer without a request is a bad response");
+        let flight = connection.pop().expect("an answer without a request is an unsolicited one");
         connection.last_sent |= verdict.closes || verdict.status == 408;
         self.end(&flight, verdict.outcome, now);
         let connection = &mut self.connections[at as usize];
@@ -216,6 +227,16 @@ impl Generator<'_> {
         }
         self.offer(at, now);
         Ok(())
+    }
+
+    /// An answer that no request was waiting for: RFC 9112, 9.2 has it dropped and the connection closed. A 408 is the way
+    /// in which a server ends a connection that was idle for too long (RFC 9110, 15.5.9).
+    fn unsolicited(&mut self, at: u32, status: u16, now: u64) -> io::Result<()> {
+        if status == 408 {
+            return self.close(at, lifecycle::Then::Reopen, now);
+        }
+        self.note_unsolicited(now);
+        self.fail(at, Outcome::ConnectionLost, now)
     }
 
     /// Queues a connection that can take a request.

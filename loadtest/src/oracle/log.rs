@@ -21,6 +21,24 @@ pub fn program(given: Option<&Path>) -> PathBuf {
     beside.filter(|path| path.is_file()).unwrap_or_else(|| PathBuf::from("tidegate"))
 }
 
+/// Whether the program can be started at all.
+///
+/// # Errors
+/// A sentence: it is not there, or does not do what it is asked to.
+pub fn check_program(program: &Path) -> Result<(), String> {
+    let asked = Command::new(program)
+        .arg("--version")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+    match asked {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(format!("{} --version: {status}; name the program with --tidegate", program.display())),
+        Err(error) => Err(format!("{}: {error}; name the program with --tidegate", program.display())),
+    }
+}
+
 /// Shows `line` every durable event of the log in `data`, until it says no.
 ///
 /// # Errors

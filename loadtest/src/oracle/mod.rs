@@ -18,18 +18,27 @@ const VISIBLE_WITHIN: Duration = Duration::from_secs(5);
 /// How often it is looked again.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
-/// Holds the log in `data` against what the runs were promised. The server may be running or not.
+/// Holds the log in `data` against what the runs were promised, for as long as `goes_on` says so. The server may be running
+/// or not.
 ///
 /// # Errors
-/// A sentence, if the log cannot be read.
-pub fn verify(program: &Path, data: &Path, accounts: &[Account<'_>]) -> Result<Verdict, String> {
+/// A sentence, if the log cannot be read to its end.
+pub fn verify(
+    program: &Path,
+    data: &Path,
+    accounts: &[Account<'_>],
+    goes_on: &dyn Fn() -> bool,
+) -> Result<Verdict, String> {
     let began = Instant::now();
     loop {
         let mut audit = Audit::new(accounts);
         log::read(program, data, |line| {
             audit.line(line);
-            true
+            goes_on()
         })?;
+        if !goes_on() {
+            return Err("the look at the log was ended".into());
+        }
         let verdict = audit.finish();
         if verdict.lost == 0 || began.elapsed() > VISIBLE_WITHIN {
             return Ok(verdict);

@@ -18,12 +18,12 @@ const MAD_TO_DEVIATION: f64 = 1.4826;
 pub struct Difference {
     /// Its name.
     pub name: &'static str,
-    /// The first side's value.
-    pub base: f64,
+    /// The first side's value; `None` where nothing was measured.
+    pub base: Option<f64>,
     /// The second side's.
-    pub new: f64,
+    pub new: Option<f64>,
     /// `new` against `base`, as a share of the latter; above 0 is more.
-    pub change: f64,
+    pub change: Option<f64>,
     /// What has to be exceeded.
     pub noise: f64,
     /// What it means.
@@ -37,6 +37,8 @@ pub enum Meaning {
     Same,
     /// The second side is better.
     Better,
+    /// It would be, but it failed more or its figures cannot be trusted: what fails can be fast.
+    Withheld,
     /// The second side is worse.
     Worse,
 }
@@ -44,22 +46,22 @@ pub enum Meaning {
 struct Quantity {
     name: &'static str,
     more_is_better: bool,
-    of_run: fn(&RunResult) -> f64,
-    of_point: fn(&Point) -> f64,
+    of_run: fn(&RunResult) -> Option<f64>,
+    of_point: fn(&Point) -> Option<f64>,
 }
 
 const QUANTITIES: [Quantity; 4] = [
     Quantity {
         name: "requests_per_second",
         more_is_better: true,
-        of_run: |run| run.requests_per_second,
-        of_point: |point| point.requests as f64 / point.seconds(),
+        of_run: |run| Some(run.requests_per_second),
+        of_point: |point| Some(point.requests as f64 / point.seconds()),
     },
     Quantity {
         name: "events_per_second",
         more_is_better: true,
-        of_run: |run| run.events_per_second,
-        of_point: |point| point.events as f64 / point.seconds(),
+        of_run: |run| Some(run.events_per_second),
+        of_point: |point| Some(point.events as f64 / point.seconds()),
     },
     Quantity {
         name: "p50_us",
@@ -75,9 +77,10 @@ const QUANTITIES: [Quantity; 4] = [
     },
 ];
 
-/// The differences between two sides of one or more runs each; `threshold` is the share that matters.
+/// The differences between two sides of one or more runs each; `threshold` is the share that matters. Nothing is called
+/// better unless `may_be_better`, nor if more of the second side failed.
 #[must_use]
-pub fn compare(base: &[RunResult], new: &[RunResult], threshold: f64) -> Vec<Difference> {
+pub fn compare(base: &[RunResult], new: &[RunResult], threshold: f64, may_be_better: bool) -> Vec<Difference> {
     assert!(!base.is_empty() && !new.is_empty(), "each side has a run");
     let mut differences: Vec<Difference> = QUANTITIES.iter().map(|q| difference(q, base, new, threshold)).collect();
     // A share, not a ratio: from no errors to some there is no ratio.
@@ -91,44 +94,68 @@ pub fn compare(base: &[RunResult], new: &[RunResult], threshold: f64) -> Vec<Dif
         change if change < -noise => Meaning::Better,
         _ => Meaning::Same,
     };
-    differences.push(Difference { name: "error_rate", base: base_rate, new: new_rate, change, noise, meaning });
+    let fails_more = meaning == Meaning::Worse;
+    differences.push(Difference {
+        name: "error_rate",
+        base: Some(base_rate),
+        new: Some(new_rate),
+        change: Some(change),
+        noise,
+        meaning,
+    });
+    for difference in &mut differences {
+        if difference.meaning == Meaning::Better && (fails_more || !may_be_better) {
+            difference.meaning = Meaning::Withheld;
+        }
+    }
     differences
 }
 
 fn difference(quantity: &Quantity, base: &[RunResult], new: &[RunResult], threshold: f64) -> Difference {
     let (base, base_error) = value_and_error(quantity, base);
     let (new, new_error) = value_and_error(quantity, new);
+    let mut difference =
+        Difference { name: quantity.name, base, new, change: None, noise: threshold, meaning: Meaning::Same };
+    let (Some(base), Some(new)) = (base, new) else {
+        // A side of which nothing was measured answered nothing: no latency of it is a good one.
+        difference.meaning = match (base, new) {
+            (Some(_), None) => Meaning::Worse,
+            (None, Some(_)) => Meaning::Better,
+            _ => Meaning::Same,
+        };
+        return difference;
+    };
     let scale = base.abs().max(f64::MIN_POSITIVE);
     let scatter = ERRORS_MIN * (base_error.powi(2) + new_error.powi(2)).sqrt() / scale;
-    let noise = scatter.max(threshold);
+    difference.noise = scatter.max(threshold);
     let change = (new - base) / scale;
-    let meaning = match change {
-        // Nothing measured on either side: no difference.
-        _ if base == new => Meaning::Same,
-        change if change.abs() <= noise => Meaning::Same,
+    difference.change = Some(change);
+    difference.meaning = match change {
+        change if change.abs() <= difference.noise => Meaning::Same,
         change if (change > 0.0) == quantity.more_is_better => Meaning::Better,
         _ => Meaning::Worse,
     };
-    Difference { name: quantity.name, base, new, change, noise, meaning }
+    difference
 }
 
-/// The value of a side and its standard error.
-fn value_and_error(quantity: &Quantity, side: &[RunResult]) -> (f64, f64) {
-    let mut values: Vec<f64> = match side {
-        [run] => run.intervals.iter().filter(|point| point.is_measured()).map(quantity.of_point).collect(),
-        runs => runs.iter().map(quantity.of_run).collect(),
-    };
-    let value = match side {
-        [run] => (quantity.of_run)(run),
-        _ => median(&mut values.clone()),
+/// The value of a side and its standard error; no value if one of its runs has none.
+fn value_and_error(quantity: &Quantity, side: &[RunResult]) -> (Option<f64>, f64) {
+    let of_runs: Option<Vec<f64>> = side.iter().map(quantity.of_run).collect();
+    let Some(mut of_runs) = of_runs else { return (None, 0.0) };
+    let (value, mut values) = match side {
+        [run] => {
+            let points = run.intervals.iter().filter(|point| point.is_measured());
+            (of_runs[0], points.filter_map(quantity.of_point).collect())
+        }
+        _ => (median(&mut of_runs), of_runs),
     };
     if values.len() < 2 {
-        return (value, 0.0);
+        return (Some(value), 0.0);
     }
     let count = values.len() as f64;
     let middle = median(&mut values);
     let mut deviations: Vec<f64> = values.iter().map(|value| (value - middle).abs()).collect();
-    (value, MAD_TO_DEVIATION * median(&mut deviations) / count.sqrt())
+    (Some(value), MAD_TO_DEVIATION * median(&mut deviations) / count.sqrt())
 }
 
 fn median(values: &mut [f64]) -> f64 {
@@ -145,22 +172,24 @@ fn median(values: &mut [f64]) -> f64 {
 pub fn show(differences: &[Difference]) -> String {
     let mut text = String::new();
     for difference in differences {
-        let show = |value: f64| match difference.name {
-            name if name.ends_with("_us") => show_us(value),
-            "error_rate" => format!("{value:.5}"),
-            _ => show_count(value.round()),
+        let show = |value: Option<f64>| match (difference.name, value) {
+            (_, None) => "-".into(),
+            (name, Some(value)) if name.ends_with("_us") => show_us(value),
+            ("error_rate", Some(value)) => format!("{value:.5}"),
+            (_, Some(value)) => show_count(value.round()),
         };
+        let change = difference.change.map_or("-".into(), |change| format!("{:+.2}", change * 100.0));
         let meaning = match difference.meaning {
             Meaning::Same => "same",
             Meaning::Better => "BETTER",
+            Meaning::Withheld => "not called better: a side failed",
             Meaning::Worse => "WORSE",
         };
         text.push_str(&format!(
-            "{:<20} {:>12} → {:>12}  {:>+8.2} %  (noise {:.2} %)  {meaning}\n",
+            "{:<20} {:>12} → {:>12}  {change:>8} %  (noise {:.2} %)  {meaning}\n",
             difference.name,
             show(difference.base),
             show(difference.new),
-            difference.change * 100.0,
             difference.noise * 100.0
         ));
     }
@@ -181,8 +210,8 @@ mod tests {
                 from_s: f64::from(at),
                 to_s: f64::from(at) + 1.0,
                 requests: (rate * (1.0 + scatter * (random.unit() - 0.5))) as u64,
-                p50_us: 100.0,
-                p99_us: 200.0,
+                p50_us: Some(100.0),
+                p99_us: Some(200.0),
                 ..Point::default()
             })
             .collect();
@@ -192,7 +221,7 @@ mod tests {
     }
 
     fn meaning(base: &[RunResult], new: &[RunResult], name: &str) -> Meaning {
-        compare(base, new, 0.05).into_iter().find(|difference| difference.name == name).unwrap().meaning
+        compare(base, new, 0.05, true).into_iter().find(|difference| difference.name == name).unwrap().meaning
     }
 
     #[test]
@@ -218,12 +247,39 @@ mod tests {
     fn slower_and_failing_are_worse() {
         let base = [run(1000.0, 0.01, 1)];
         let mut new = [run(1000.0, 0.01, 1)];
-        new[0].latency_us.corrected.p99 = 300.0;
+        new[0].latency_us.corrected.p99 = Some(300.0);
         new[0].error_rate = 0.01;
         let mut slow = base.clone();
-        slow[0].latency_us.corrected.p99 = 200.0;
+        slow[0].latency_us.corrected.p99 = Some(200.0);
         assert_eq!(meaning(&slow, &new, "p99_us"), Meaning::Worse);
         assert_eq!(meaning(&new, &slow, "p99_us"), Meaning::Better);
         assert_eq!(meaning(&slow, &new, "error_rate"), Meaning::Worse);
+    }
+
+    #[test]
+    fn what_fails_more_or_cannot_be_trusted_is_never_better() {
+        let base = [run(1000.0, 0.01, 1)];
+        let mut fast = run(2000.0, 0.01, 1);
+        fast.latency_us.corrected.p99 = Some(50.0);
+        let meanings = |new: &RunResult, may_be_better: bool| -> Vec<Meaning> {
+            let all = compare(&base, std::slice::from_ref(new), 0.05, may_be_better);
+            all.into_iter().map(|difference| difference.meaning).collect()
+        };
+        assert!(meanings(&fast, true).contains(&Meaning::Better));
+        assert!(!meanings(&fast, false).contains(&Meaning::Better));
+        assert!(meanings(&fast, false).contains(&Meaning::Withheld));
+        fast.error_rate = 0.5;
+        assert!(!meanings(&fast, true).contains(&Meaning::Better) && meanings(&fast, true).contains(&Meaning::Worse));
+    }
+
+    #[test]
+    fn a_side_of_which_nothing_was_measured_is_worse_and_has_no_number() {
+        let mut base = run(1000.0, 0.01, 1);
+        base.latency_us.corrected.p99 = Some(50.0);
+        let none = run(1000.0, 0.01, 1);
+        assert_eq!(meaning(std::slice::from_ref(&base), std::slice::from_ref(&none), "p99_us"), Meaning::Worse);
+        assert_eq!(meaning(std::slice::from_ref(&none), std::slice::from_ref(&none), "p99_us"), Meaning::Same);
+        let text = show(&compare(&[base], &[none], 0.05, true));
+        assert!(text.lines().any(|line| line.starts_with("p99_us") && line.contains("→            -")), "{text}");
     }
 }

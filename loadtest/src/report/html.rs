@@ -8,7 +8,7 @@ use super::chart::{Chart, Mark, Scale, Series, escape};
 use super::hgrm::nines;
 use super::result::{Latencies, Point, RunResult};
 use super::summary::show_verdict;
-use crate::quantity::{show_count, show_us};
+use crate::quantity::{show_count, show_latency, show_us};
 
 const STYLE: &str = "\
 :root{--fg:#1b1f24;--bg:#fff;--soft:#6b7280;--line:#e2e5ea;--c1:#1463c4;--c2:#c2410c;--c3:#15803d;--c4:#7c3aed;--bad:#b91c1c}\
@@ -60,7 +60,7 @@ fn write_head(page: &mut String, result: &RunResult) {
         manifest.batch,
         manifest.event_bytes_mean,
         escape(&manifest.ack),
-        manifest.duration_s
+        result.measured_s
     );
     for because in &result.invalid_because {
         let _ = writeln!(page, "<p class=\"bad\">INVALID: {}</p>", escape(because));
@@ -69,8 +69,8 @@ fn write_head(page: &mut String, result: &RunResult) {
         ("requests/s", show_count(result.requests_per_second.round())),
         ("events/s", show_count(result.events_per_second.round())),
         ("offered requests/s", show_count(result.offered_requests_per_second.round())),
-        ("p50 from intended time", show_us(result.latency_us.corrected.p50)),
-        ("p99 from intended time", show_us(result.latency_us.corrected.p99)),
+        ("p50 from intended time", show_latency(result.latency_us.corrected.p50)),
+        ("p99 from intended time", show_latency(result.latency_us.corrected.p99)),
         ("errors", result.errors.to_string()),
         ("rejected", result.rejected.to_string()),
         ("generator busy", format!("{:.0} %", result.generator.busy_fraction * 100.0)),
@@ -83,6 +83,9 @@ fn write_head(page: &mut String, result: &RunResult) {
     if let Some(verdict) = &result.verdict {
         let class = if verdict.sound { "" } else { " class=\"bad\"" };
         let _ = writeln!(page, "<p{class}>Oracle: {}</p>", escape(&show_verdict(verdict)));
+    }
+    if let Some(failed) = &result.verdict_failed {
+        let _ = writeln!(page, "<p class=\"bad\">Oracle: no verdict: {}</p>", escape(failed));
     }
 }
 
@@ -135,11 +138,14 @@ fn throughput(result: &RunResult) -> String {
 
 fn latency_over_time(result: &RunResult) -> String {
     let points = &result.intervals;
-    let of = |name, color, value: &dyn Fn(&Point) -> f64| Series {
+    let of = |name, color, value: &dyn Fn(&Point) -> Option<f64>| Series {
         name,
         color,
         mark: Mark::Line,
-        points: over_time(points, value).into_iter().filter(|point| point.1 > 0.0).collect(),
+        points: over_time(points, |point| value(point).unwrap_or(0.0))
+            .into_iter()
+            .filter(|point| point.1 > 0.0)
+            .collect(),
     };
     let series = vec![
         of("p50", 3, &|point| point.p50_us),
@@ -201,7 +207,7 @@ fn write_latencies(page: &mut String, result: &RunResult) {
         let _ = write!(page, "<tr><td>{}</td>", escape(name));
         let Latencies { p50, p90, p95, p99, p999, max, mean } = *latencies;
         for value in [p50, p90, p95, p99, p999, max, mean] {
-            let _ = write!(page, "<td class=\"n\">{}</td>", show_us(value));
+            let _ = write!(page, "<td class=\"n\">{}</td>", show_latency(value));
         }
         if let Some((requests, errors)) = counts {
             let _ = write!(page, "<td class=\"n\">{requests}</td><td class=\"n\">{errors}</td>");
@@ -210,6 +216,9 @@ fn write_latencies(page: &mut String, result: &RunResult) {
     };
     row("from the intended time", &result.latency_us.corrected, Some((result.requests, result.errors)));
     row("from the actual send", &result.latency_us.uncorrected, None);
+    if result.errors + result.rejected > 0 {
+        row("of failed ones, from the intended time", &result.latency_us.failed, None);
+    }
     for (name, kind) in &result.kinds {
         row(name, &kind.latency_us, Some((kind.requests, kind.errors)));
     }
@@ -221,7 +230,7 @@ fn write_latencies(page: &mut String, result: &RunResult) {
          99th percentile although a connection was free.</p>",
         generator.busy_fraction * 100.0,
         generator.starved_fraction * 100.0,
-        show_us(generator.slip_p99_us)
+        show_latency(generator.slip_p99_us)
     );
 }
 

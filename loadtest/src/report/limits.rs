@@ -54,16 +54,14 @@ impl Limits {
         let mut all = Vec::new();
         let us = |time: Duration| time.as_secs_f64() * 1e6;
         let latency = &result.latency_us.corrected;
-        // A latency of nothing is no short one.
-        let measured = |value: f64| (latency.max > 0.0).then_some(value);
         let mut at_most = |name: &str, limit: Option<f64>, value: Option<f64>| {
             if let Some(limit) = limit {
                 let passed = value.is_some_and(|value| value <= limit);
                 all.push(Threshold { name: name.into(), limit, value, passed });
             }
         };
-        at_most("p95_us", self.p95.map(us), measured(latency.p95));
-        at_most("p99_us", self.p99.map(us), measured(latency.p99));
+        at_most("p95_us", self.p95.map(us), latency.p95);
+        at_most("p99_us", self.p99.map(us), latency.p99);
         at_most("error_rate", self.error_rate, (result.requests > 0).then_some(result.error_rate));
         let slowest = result.recovery.iter().map(|recovery| recovery.recovered_after_s).collect::<Option<Vec<f64>>>();
         let slowest = slowest.and_then(|times| times.into_iter().max_by(f64::total_cmp));

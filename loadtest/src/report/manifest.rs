@@ -1,12 +1,14 @@
 //! Where and how a run was made: what one needs to repeat it, or to know why it cannot be compared. Main thread.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::process::{Command, Stdio};
 
 use serde::{Deserialize, Serialize};
 
+use super::result::kind_name;
 use crate::plan::{Mode, Plan};
-use crate::request::{Format, Kind, images};
+use crate::request::{Check, Format, Kind, images};
 
 /// See the module text; the schema in `loadtest/docs/result.md` describes the fields.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -35,6 +37,19 @@ pub struct Manifest {
     /// Whether bodies were made once and repeated.
     #[serde(default)]
     pub repeats_bodies: bool,
+    /// Share of each kind among the requests.
+    #[serde(default)]
+    pub mix: Option<BTreeMap<String, f64>>,
+    #[serde(default)]
+    pub check: Option<Check>,
+    #[serde(default)]
+    pub requests_per_connection: Option<u32>,
+    #[serde(default)]
+    pub keys: usize,
+    #[serde(default)]
+    pub slow_readers: usize,
+    #[serde(default)]
+    pub timeout_s: Option<f64>,
     pub template: String,
     pub event_bytes_mean: f64,
     pub request_bytes_mean: f64,
@@ -90,6 +105,12 @@ impl Manifest {
             format: events.map_or(Format::default(), |share| share.options.format),
             encoding: plan.head.encoding,
             repeats_bodies: plan.head.repeats,
+            mix: Some(plan.shares.iter().map(|share| (kind_name(share), share.weight / weights)).collect()),
+            check: Some(plan.check()),
+            requests_per_connection: plan.requests_per_connection,
+            keys: plan.keys.len(),
+            slow_readers: plan.slow_readers,
+            timeout_s: Some(plan.timeout.as_secs_f64()),
             template: setting.template.clone(),
             event_bytes_mean: plan.templates.bytes_mean(),
             request_bytes_mean: request_bytes / weights,

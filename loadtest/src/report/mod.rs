@@ -4,10 +4,12 @@ mod chart;
 pub mod compare;
 mod hgrm;
 mod html;
+pub mod likeness;
 mod limits;
 mod manifest;
 mod result;
 pub mod series;
+pub mod standing;
 mod summary;
 
 pub use hgrm::hgrm;
@@ -16,5 +18,6 @@ pub use limits::Limits;
 pub use manifest::{Manifest, Setting};
 pub use result::{
     GeneratorReport, KindResult, Latencies, LatencyPair, Point, RunResult, SlowReaders, Threshold, Verdict, make,
+    quantile_us,
 };
 pub use summary::{progress, show_verdict, summary};

@@ -3,12 +3,13 @@
 
 use std::collections::BTreeMap;
 
-use hdrhistogram::Histogram;
+use hdrhistogram::{Counter, Histogram};
 use serde::{Deserialize, Serialize};
 
 use super::limits::Limits;
 use super::manifest::Manifest;
 use super::series::{self, Recovery, ServerMemory};
+use crate::interrupt::Signal;
 use crate::plan::{Mode, Plan};
 use crate::request::Outcome;
 use crate::run::Run;
@@ -25,40 +26,46 @@ const PAUSE_US_MAX: f64 = 250_000.0;
 const SLIP_P99_US_MAX: f64 = 1000.0;
 const SLIP_SHARE_MAX: f64 = 0.1;
 
-/// Percentiles of a latency, microseconds.
+/// Percentiles of a latency, microseconds; `None` where nothing was measured.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Latencies {
     /// Median.
-    pub p50: f64,
+    pub p50: Option<f64>,
     /// 90th percentile.
-    pub p90: f64,
+    pub p90: Option<f64>,
     /// 95th.
-    pub p95: f64,
+    pub p95: Option<f64>,
     /// 99th.
-    pub p99: f64,
+    pub p99: Option<f64>,
     /// 99.9th.
-    pub p999: f64,
+    pub p999: Option<f64>,
     /// Longest.
-    pub max: f64,
+    pub max: Option<f64>,
     /// Mean.
-    pub mean: f64,
+    pub mean: Option<f64>,
 }
 
 impl Latencies {
     /// Of a histogram of ns.
     #[must_use]
     pub fn of(histogram: &Histogram<u64>) -> Self {
-        let at = |quantile| histogram.value_at_quantile(quantile) as f64 / 1e3;
+        let at = |quantile| quantile_us(histogram, quantile);
         Self {
             p50: at(0.5),
             p90: at(0.9),
             p95: at(0.95),
             p99: at(0.99),
             p999: at(0.999),
-            max: histogram.max() as f64 / 1e3,
-            mean: histogram.mean() / 1e3,
+            max: at(1.0),
+            mean: (!histogram.is_empty()).then(|| histogram.mean() / 1e3),
         }
     }
+}
+
+/// A quantile of a histogram of ns in microseconds; `None` if it holds nothing, of which the histogram itself says 0.
+#[must_use]
+pub fn quantile_us<C: Counter>(histogram: &Histogram<C>, quantile: f64) -> Option<f64> {
+    (!histogram.is_empty()).then(|| histogram.value_at_quantile(quantile).min(histogram.max()) as f64 / 1e3)
 }
 
 /// Latency from both beginnings.
@@ -68,6 +75,9 @@ pub struct LatencyPair {
     pub corrected: Latencies,
     /// From the actual send.
     pub uncorrected: Latencies,
+    /// From the intended send time, of the requests that ended as they should not.
+    #[serde(default)]
+    pub failed: Latencies,
 }
 
 /// One interval of the time series; see the schema for the fields.
@@ -86,10 +96,10 @@ pub struct Point {
     pub bytes: u64,
     pub errors: u64,
     pub rejected: u64,
-    pub p50_us: f64,
-    pub p99_us: f64,
-    pub max_us: f64,
-    pub uncorrected_p99_us: f64,
+    pub p50_us: Option<f64>,
+    pub p99_us: Option<f64>,
+    pub max_us: Option<f64>,
+    pub uncorrected_p99_us: Option<f64>,
     pub server_rss_bytes: Option<u64>,
 }
 
@@ -113,9 +123,9 @@ impl Point {
 pub struct GeneratorReport {
     pub busy_fraction: f64,
     pub starved_fraction: f64,
-    pub slip_p50_us: f64,
-    pub slip_p99_us: f64,
-    pub slip_max_us: f64,
+    pub slip_p50_us: Option<f64>,
+    pub slip_p99_us: Option<f64>,
+    pub slip_max_us: Option<f64>,
     #[serde(default)]
     pub pause_max_us: f64,
     #[serde(default)]
@@ -172,6 +182,8 @@ pub struct Verdict {
 #[allow(missing_docs, reason = "the schema describes them")]
 pub struct RunResult {
     pub schema: u32,
+    #[serde(default)]
+    pub measured_s: f64,
     pub requests_per_second: f64,
     pub events_per_second: f64,
     pub bytes_per_second: f64,
@@ -183,6 +195,8 @@ pub struct RunResult {
     pub error_rate: f64,
     pub latency_us: LatencyPair,
     pub valid: bool,
+    #[serde(default)]
+    pub interrupted: Option<String>,
     pub invalid_because: Vec<String>,
     pub generator: GeneratorReport,
     pub outcomes: BTreeMap<String, u64>,
@@ -198,6 +212,8 @@ pub struct RunResult {
     pub server: Option<ServerMemory>,
     pub thresholds: Vec<Threshold>,
     pub verdict: Option<Verdict>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub verdict_failed: Option<String>,
     pub manifest: Manifest,
     pub intervals: Vec<Point>,
 }
@@ -209,11 +225,17 @@ impl RunResult {
         let counted = Outcome::ALL.into_iter().filter(|outcome| holds(*outcome));
         counted.filter_map(|outcome| self.outcomes.get(outcome.name())).sum()
     }
+
+    /// Whether the generator was the bottleneck and nothing else makes the run invalid.
+    #[must_use]
+    pub fn is_only_generator_bound(&self) -> bool {
+        !self.valid && self.interrupted.is_none() && self.outcomes_that(|outcome| outcome == Outcome::Unsolicited) == 0
+    }
 }
 
-/// The result of a run of `plan`, judged by `limits`.
+/// The result of a run of `plan`, judged by `limits`. `signal` is the one that came while it went on.
 #[must_use]
-pub fn make(plan: &Plan, run: &Run, manifest: Manifest, limits: &Limits) -> RunResult {
+pub fn make(plan: &Plan, run: &Run, manifest: Manifest, limits: &Limits, signal: Option<Signal>) -> RunResult {
     let totals = &run.totals;
     let count = |holds: &dyn Fn(Outcome) -> bool| {
         let counted = Outcome::ALL.iter().filter(|outcome| holds(**outcome));
@@ -225,10 +247,21 @@ pub fn make(plan: &Plan, run: &Run, manifest: Manifest, limits: &Limits) -> RunR
     let failed = if limits.rejections_allowed { errors } else { errors + rejected };
     let measured: Vec<&Point> = run.points.iter().filter(|point| point.is_measured()).collect();
     let seconds = run.measured_s.max(1e-9);
-    let sum = |of: &dyn Fn(&Point) -> f64| measured.iter().map(|point| of(point)).sum::<f64>();
+    // Folded from 0: the sum of no floats is -0.
+    let sum = |of: &dyn Fn(&Point) -> f64| measured.iter().map(|point| of(point)).fold(0.0, |sum, value| sum + value);
     let generator = generator_report(run);
     let corrected = Latencies::of(&totals.corrected);
-    let invalid_because = judge_generator(plan, &generator, corrected.p99);
+    let interrupted = signal.filter(|_| run.ended_early).map(Signal::name);
+    let mut invalid_because: Vec<String> =
+        interrupted.map(|name| tell_interruption(plan, run, name)).into_iter().collect();
+    let unsolicited = count(&|outcome| outcome == Outcome::Unsolicited);
+    if unsolicited > 0 {
+        invalid_because.push(format!(
+            "{unsolicited} answers came that no request was waiting for: others may have been taken for those of other \
+             requests, and neither latencies nor acknowledgements can be trusted"
+        ));
+    }
+    invalid_because.extend(judge_generator(plan, &generator, corrected.p99));
     let kinds = plan.shares.iter().zip(&totals.kinds).map(|(share, kind)| {
         let result =
             KindResult { requests: kind.requests, errors: kind.errors, latency_us: Latencies::of(&kind.corrected) };
@@ -238,6 +271,7 @@ pub fn make(plan: &Plan, run: &Run, manifest: Manifest, limits: &Limits) -> RunR
     let recovered_p99 = limits.recovered_p99.or(limits.p99).map_or(f64::INFINITY, |time| time.as_secs_f64() * 1e6);
     let mut result = RunResult {
         schema: SCHEMA,
+        measured_s: run.measured_s,
         requests_per_second: sum(&|point| point.requests as f64) / seconds,
         events_per_second: sum(&|point| point.events as f64) / seconds,
         bytes_per_second: sum(&|point| point.bytes as f64) / seconds,
@@ -247,8 +281,13 @@ pub fn make(plan: &Plan, run: &Run, manifest: Manifest, limits: &Limits) -> RunR
         errors,
         rejected,
         error_rate: if requests == 0 { 0.0 } else { failed as f64 / requests as f64 },
-        latency_us: LatencyPair { corrected, uncorrected: Latencies::of(&totals.uncorrected) },
+        latency_us: LatencyPair {
+            corrected,
+            uncorrected: Latencies::of(&totals.uncorrected),
+            failed: Latencies::of(&totals.failed),
+        },
         valid: invalid_because.is_empty(),
+        interrupted: interrupted.map(str::to_owned),
         invalid_because,
         generator,
         outcomes: Outcome::ALL.iter().map(|o| (o.name().to_owned(), totals.outcomes[*o as usize])).collect(),
@@ -270,11 +309,25 @@ pub fn make(plan: &Plan, run: &Run, manifest: Manifest, limits: &Limits) -> RunR
         server: series::memory(&run.points),
         thresholds: Vec::new(),
         verdict: None,
+        verdict_failed: None,
         manifest,
         intervals: run.points.clone(),
     };
     result.thresholds = limits.judge(&result);
     result
+}
+
+/// What an interrupted run has to say of itself.
+fn tell_interruption(plan: &Plan, run: &Run, signal: &str) -> String {
+    let whole_s = plan.duration.as_secs_f64();
+    if run.measured_s > 0.0 {
+        format!(
+            "{signal} ended it after {:.1} of {whole_s:.1} s: its figures are those of a part of the load",
+            run.measured_s
+        )
+    } else {
+        format!("{signal} ended it in the warm-up: nothing was measured of {whole_s:.1} s")
+    }
 }
 
 /// Where the load falls, ns from the start: of clients where there are any, else of the rate.
@@ -290,7 +343,7 @@ fn falls(plan: &Plan) -> Vec<u64> {
 }
 
 /// Name of a kind in results; two batch sizes of one mix are told apart by it.
-fn kind_name(share: &crate::plan::Share) -> String {
+pub(super) fn kind_name(share: &crate::plan::Share) -> String {
     let options = &share.options;
     if options.has_events() { format!("{}_{}", options.kind.name(), options.batch) } else { options.kind.name().into() }
 }
@@ -302,9 +355,9 @@ fn generator_report(run: &Run) -> GeneratorReport {
         .map(|thread| GeneratorReport {
             busy_fraction: thread.busy_fraction,
             starved_fraction: thread.starved_fraction,
-            slip_p50_us: thread.slip_ns[0] as f64 / 1e3,
-            slip_p99_us: thread.slip_ns[1] as f64 / 1e3,
-            slip_max_us: thread.slip_ns[2] as f64 / 1e3,
+            slip_p50_us: thread.slip_us[0],
+            slip_p99_us: thread.slip_us[1],
+            slip_max_us: thread.slip_us[2],
             pause_max_us: thread.pause_max_ns as f64 / 1e3,
             cores: Vec::new(),
         })
@@ -316,9 +369,9 @@ fn generator_report(run: &Run) -> GeneratorReport {
         .cloned()
         .unwrap_or_default();
     GeneratorReport {
-        slip_p50_us: slip.value_at_quantile(0.5) as f64 / 1e3,
-        slip_p99_us: slip.value_at_quantile(0.99) as f64 / 1e3,
-        slip_max_us: slip.max() as f64 / 1e3,
+        slip_p50_us: quantile_us(slip, 0.5),
+        slip_p99_us: quantile_us(slip, 0.99),
+        slip_max_us: quantile_us(slip, 1.0),
         pause_max_us: cores.iter().map(|core| core.pause_max_us).fold(0.0, f64::max),
         cores,
         ..busiest
@@ -326,7 +379,7 @@ fn generator_report(run: &Run) -> GeneratorReport {
 }
 
 /// Why the run says nothing about the server; empty if it does.
-fn judge_generator(plan: &Plan, generator: &GeneratorReport, p99_us: f64) -> Vec<String> {
+fn judge_generator(plan: &Plan, generator: &GeneratorReport, p99_us: Option<f64>) -> Vec<String> {
     let mut because = Vec::new();
     for (at, core) in generator.cores.iter().enumerate() {
         let idle = 1.0 - core.busy_fraction - core.starved_fraction;
@@ -339,7 +392,7 @@ fn judge_generator(plan: &Plan, generator: &GeneratorReport, p99_us: f64) -> Vec
             ));
         }
     }
-    let slip_us_max = SLIP_P99_US_MAX.max(p99_us * SLIP_SHARE_MAX);
+    let slip_us_max = SLIP_P99_US_MAX.max(p99_us.unwrap_or(0.0) * SLIP_SHARE_MAX);
     for (at, core) in
         generator.cores.iter().enumerate().filter(|(_, core)| core.starved_fraction > STARVED_FRACTION_MAX)
     {
@@ -356,11 +409,13 @@ fn judge_generator(plan: &Plan, generator: &GeneratorReport, p99_us: f64) -> Vec
             generator.pause_max_us / 1e6
         ));
     }
-    if matches!(plan.mode, Mode::Open { .. }) && generator.slip_p99_us > slip_us_max {
+    if let Some(slip_p99_us) = generator.slip_p99_us.filter(|slip| *slip > slip_us_max)
+        && matches!(plan.mode, Mode::Open { .. })
+    {
         because.push(format!(
             "1 % of the requests left more than {:.1} ms late although a connection was free: the schedule was not kept; \
              lower the rate or give the generator a core of its own",
-            generator.slip_p99_us / 1e3
+            slip_p99_us / 1e3
         ));
     }
     because
@@ -369,11 +424,13 @@ fn judge_generator(plan: &Plan, generator: &GeneratorReport, p99_us: f64) -> Vec
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::generator::histogram;
 
     /// A result of nothing but these points.
     pub(in crate::report) fn result_with(intervals: Vec<Point>) -> RunResult {
         RunResult {
             schema: SCHEMA,
+            measured_s: 0.0,
             requests_per_second: 0.0,
             events_per_second: 0.0,
             bytes_per_second: 0.0,
@@ -385,6 +442,7 @@ pub(super) mod tests {
             error_rate: 0.0,
             latency_us: LatencyPair::default(),
             valid: true,
+            interrupted: None,
             invalid_because: Vec::new(),
             generator: GeneratorReport::default(),
             outcomes: BTreeMap::new(),
@@ -396,6 +454,7 @@ pub(super) mod tests {
             server: None,
             thresholds: Vec::new(),
             verdict: None,
+            verdict_failed: None,
             manifest: Manifest::default(),
             intervals,
         }
@@ -404,10 +463,22 @@ pub(super) mod tests {
     #[test]
     fn a_result_is_read_back_as_it_was_written() {
         let mut result = result_with(vec![Point { from_s: 0.5, to_s: 1.5, requests: 7, ..Point::default() }]);
-        result.latency_us.corrected.p99 = 12.5;
+        result.latency_us.corrected.p99 = Some(12.5);
         result.verdict = Some(Verdict { sound: true, sent: 9, ..Verdict::default() });
         let text = serde_json::to_string(&result).unwrap();
         assert_eq!(serde_json::from_str::<RunResult>(&text).unwrap(), result);
+    }
+
+    #[test]
+    fn a_latency_of_nothing_is_none_and_no_short_one() {
+        let mut values = histogram::<u64>();
+        assert_eq!(Latencies::of(&values), Latencies::default());
+        assert!(serde_json::to_string(&Latencies::of(&values)).unwrap().contains("\"p99\":null"));
+        values.record(2_000_000).unwrap();
+        let latencies = Latencies::of(&values);
+        for value in [latencies.p50, latencies.p99, latencies.max, latencies.mean] {
+            assert!((value.unwrap() - 2000.0).abs() < 2.0, "{latencies:?}");
+        }
     }
 
     #[test]

@@ -38,7 +38,9 @@ pub fn recoveries(points: &[Point], falls: &[u64], p99_us_max: f64) -> Vec<Recov
         let until_s = falls.get(at + 1).map_or(f64::INFINITY, |next| *next as f64 / 1e9);
         let behind =
             points.iter().filter(|point| point.is_measured() && point.from_s >= at_s - 1e-6 && point.from_s < until_s);
-        let mut behind = behind.filter(|point| point.errors == 0 && point.requests > 0 && point.p99_us <= p99_us_max);
+        let mut behind = behind.filter(|point| {
+            point.errors == 0 && point.requests > 0 && point.p99_us.is_some_and(|p99| p99 <= p99_us_max)
+        });
         Recovery { at_s, recovered_after_s: behind.next().map(|point| (point.from_s - at_s).max(0.0)) }
     };
     (0..falls.len()).map(recovery).collect()
@@ -105,13 +107,13 @@ mod tests {
     use super::*;
 
     fn point(from_s: f64, offered: f64, requests: u64, p99_us: f64) -> Point {
-        Point { from_s, to_s: from_s + 1.0, offered, requests, p99_us, ..Point::default() }
+        Point { from_s, to_s: from_s + 1.0, offered, requests, p99_us: Some(p99_us), ..Point::default() }
     }
 
     #[test]
     fn recovery_counts_from_the_fall_to_the_first_good_interval() {
         let mut points: Vec<Point> = (0..20).map(|at| point(f64::from(at), 10.0, 10, 50.0)).collect();
-        points[10].p99_us = 900.0;
+        points[10].p99_us = Some(900.0);
         points[11].errors = 1;
         let falls = [10_000_000_000, 15_000_000_000];
         let found = recoveries(&points, &falls, 100.0);

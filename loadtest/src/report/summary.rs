@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::result::{Latencies, Point, RunResult};
-use crate::quantity::{show_count, show_duration, show_us};
+use crate::quantity::{show_count, show_duration, show_latency};
 
 /// The line of one interval. `left` is the time to the end of the load.
 #[must_use]
@@ -16,7 +16,7 @@ pub fn progress(point: &Point, left: Duration) -> String {
         return format!(
             "{:>7.1}s drain   {answered} late answers  p99 {}  errors {errors}",
             point.to_s,
-            show_us(point.p99_us)
+            show_latency(point.p99_us)
         );
     }
     let phase = if point.warmup { "warm-up" } else { "" };
@@ -26,8 +26,8 @@ pub fn progress(point: &Point, left: Duration) -> String {
         per_second(point.requests as f64),
         per_second(point.offered),
         per_second(point.events as f64),
-        show_us(point.p50_us),
-        show_us(point.p99_us),
+        show_latency(point.p50_us),
+        show_latency(point.p99_us),
         point.errors,
         point.rejected,
         show_duration(left),
@@ -39,6 +39,10 @@ pub fn progress(point: &Point, left: Duration) -> String {
 pub fn summary(result: &RunResult) -> String {
     let mut text = String::new();
     let manifest = &result.manifest;
+    // A rate of no time is none.
+    let is_measured = result.measured_s > 0.0;
+    let rate = |value: f64| if is_measured { show_count(value.round()) } else { "-".into() };
+    let mega = if is_measured { format!("{:.1}", result.bytes_per_second / 1e6) } else { "-".into() };
     let mut line = |label: &str, value: String| {
         let _ = writeln!(text, "{label:<12} {value}");
     };
@@ -55,17 +59,13 @@ pub fn summary(result: &RunResult) -> String {
             manifest.template
         ),
     );
-    line(
-        "offered",
-        format!("{} req/s for {:.1} s", show_count(result.offered_requests_per_second.round()), manifest.duration_s),
-    );
+    line("offered", show_offered(result, &rate(result.offered_requests_per_second)));
     line(
         "goodput",
         format!(
-            "{} req/s · {} events/s · {:.1} MB/s",
-            show_count(result.requests_per_second.round()),
-            show_count(result.events_per_second.round()),
-            result.bytes_per_second / 1e6
+            "{} req/s · {} events/s · {mega} MB/s",
+            rate(result.requests_per_second),
+            rate(result.events_per_second),
         ),
     );
     line(
@@ -84,6 +84,9 @@ pub fn summary(result: &RunResult) -> String {
     line("latency", "p50        p90        p95        p99        p99.9      max".into());
     line(" intended", percentiles(&result.latency_us.corrected));
     line(" actual", percentiles(&result.latency_us.uncorrected));
+    if result.errors + result.rejected > 0 {
+        line(" failed", percentiles(&result.latency_us.failed));
+    }
     if result.kinds.len() > 1 {
         for (name, kind) in &result.kinds {
             line(
@@ -98,9 +101,9 @@ pub fn summary(result: &RunResult) -> String {
             "busy {:.0} % · without core {:.0} % · slip p50 {} p99 {} max {}",
             result.generator.busy_fraction * 100.0,
             result.generator.starved_fraction * 100.0,
-            show_us(result.generator.slip_p50_us),
-            show_us(result.generator.slip_p99_us),
-            show_us(result.generator.slip_max_us)
+            show_latency(result.generator.slip_p50_us),
+            show_latency(result.generator.slip_p99_us),
+            show_latency(result.generator.slip_max_us)
         ),
     );
     if let Some(slow) = &result.slow_readers {
@@ -131,6 +134,9 @@ pub fn summary(result: &RunResult) -> String {
             line("", example.clone());
         }
     }
+    if let Some(failed) = &result.verdict_failed {
+        line("oracle", format!("NO VERDICT · {failed}"));
+    }
     for threshold in &result.thresholds {
         let verdict = if threshold.passed { "ok    " } else { "MISSED" };
         let value = threshold.value.map_or("not measured".into(), |value| format!("{value:.4}"));
@@ -140,6 +146,17 @@ pub fn summary(result: &RunResult) -> String {
         line("INVALID", because.clone());
     }
     text
+}
+
+/// How much was offered for how long.
+fn show_offered(result: &RunResult, rate: &str) -> String {
+    let told = format!("{rate} req/s for {:.1} s", result.measured_s);
+    match &result.interrupted {
+        None => told,
+        Some(signal) => {
+            format!("{told} · INTERRUPTED by {signal}, {:.1} s were planned", result.manifest.duration_s)
+        }
+    }
 }
 
 /// One line of an oracle's findings.
@@ -162,5 +179,5 @@ pub fn show_verdict(verdict: &super::result::Verdict) -> String {
 
 fn percentiles(latencies: &Latencies) -> String {
     let values = [latencies.p50, latencies.p90, latencies.p95, latencies.p99, latencies.p999, latencies.max];
-    values.iter().map(|us| format!("{:<10}", show_us(*us))).collect::<Vec<_>>().join(" ").trim_end().to_owned()
+    values.iter().map(|us| format!("{:<10}", show_latency(*us))).collect::<Vec<_>>().join(" ").trim_end().to_owned()
 }

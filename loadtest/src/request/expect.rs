@@ -19,7 +19,7 @@ pub enum Outcome {
     WrongStatus,
     /// The right status with a body that does not say what it should.
     WrongBody,
-    /// Bytes that are no HTTP answer, or an answer nobody asked for.
+    /// Bytes that are no HTTP answer.
     BadResponse,
     /// The connection ended before the answer.
     ConnectionLost,
@@ -29,11 +29,13 @@ pub enum Outcome {
     TimedOut,
     /// It was due, and no connection was free until the end.
     NeverSent,
+    /// No request at all: an answer that none was waiting for.
+    Unsolicited,
 }
 
 impl Outcome {
     /// All, in the order of their declaration.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Accepted,
         Self::RefusedAsExpected,
         Self::Rejected,
@@ -44,6 +46,7 @@ impl Outcome {
         Self::ConnectFailed,
         Self::TimedOut,
         Self::NeverSent,
+        Self::Unsolicited,
     ];
 
     /// Whether the request got the answer it should.
@@ -72,12 +75,13 @@ impl Outcome {
             Self::ConnectFailed => "connect_failed",
             Self::TimedOut => "timed_out",
             Self::NeverSent => "never_sent",
+            Self::Unsolicited => "unsolicited",
         }
     }
 }
 
 /// How closely answers are looked at.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Check {
     /// Status and body as tidegate promises them: the counts of a 202, `Retry-After` of a 503.

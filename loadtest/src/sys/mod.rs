@@ -9,5 +9,6 @@
 
 pub(crate) mod buffers;
 pub(crate) mod memory;
+pub(crate) mod process;
 pub(crate) mod ring;
 pub(crate) mod thread;

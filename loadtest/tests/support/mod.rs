@@ -6,6 +6,7 @@
 mod ports;
 
 use std::fs::File;
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -158,7 +159,7 @@ pub(crate) fn small() -> [(&'static str, &'static str); 11] {
 
 /// A run of a fifth of a second without a warm-up, so that all it sends is measured, however late it is answered; what
 /// limits it is not the test's matter.
-fn short() -> [&'static str; 12] {
+fn short() -> [&'static str; 16] {
     [
         "--quiet",
         "--allow-bottleneck",
@@ -172,6 +173,11 @@ fn short() -> [&'static str; 12] {
         "50ms",
         "--connections",
         "8",
+        // What was sent is answered some time, however busy the machine is.
+        "--timeout",
+        "120s",
+        "--drain",
+        "120s",
     ]
 }
 
@@ -181,11 +187,54 @@ pub(crate) fn load<S: AsRef<std::ffi::OsStr>>(arguments: &[S]) -> std::process::
     Command::new(program).args(arguments).stdin(Stdio::null()).output().expect("it runs")
 }
 
+/// A load that a signal is to end.
+pub(crate) struct Interruptible {
+    child: Child,
+    progress: BufReader<std::process::ChildStderr>,
+}
+
+impl Interruptible {
+    /// Starts the load generator; back when it has said its first line.
+    pub(crate) fn start<S: AsRef<std::ffi::OsStr>>(arguments: &[S]) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_tidegate-load"))
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("it starts");
+        let mut progress = BufReader::new(child.stderr.take().expect("it is piped"));
+        let mut line = String::new();
+        progress.read_line(&mut line).expect("its lines can be read");
+        Self { child, progress }
+    }
+
+    /// Sends a signal, named as kill(1) does; exit code, standard output and the rest of what it said.
+    pub(crate) fn end(mut self, signal: &str) -> (i32, String, String) {
+        let sent = Command::new("kill").args([signal, &self.child.id().to_string()]).status().expect("kill runs");
+        assert!(sent.success(), "there is nothing to signal");
+        // Read to its end, so that the child is not held up by it.
+        let mut said = String::new();
+        self.progress.read_to_string(&mut said).expect("its lines can be read");
+        let output = self.child.wait_with_output().expect("it can be waited for");
+        let code = output.status.code().expect("it was not killed");
+        (code, String::from_utf8_lossy(&output.stdout).into_owned(), said)
+    }
+}
+
 /// Exit code of the load generator and what it complains of.
 pub(crate) fn refusal<S: AsRef<std::ffi::OsStr>>(arguments: &[S]) -> (i32, String) {
     let output = load(arguments);
     let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
     (output.status.code().expect("it was not killed"), complaint)
+}
+
+/// A command line that starts a small server, as `crash --server` wants it.
+pub(crate) fn server_command(listen: &Lease, admin: &Lease, data: &Path) -> String {
+    let settings: Vec<String> = small().iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let (program, data) = (show(tidegate()), show(data));
+    let (listen, admin) = (listen.address(), admin.address());
+    format!("env {} {program} serve --listen {listen} --admin {admin} --data {data}", settings.join(" "))
 }
 
 /// A path as an argument.
