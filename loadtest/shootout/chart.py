@@ -51,7 +51,7 @@ def panel(entry, top):
     if not rows:
         return [], 0
     if paced:
-        points = [[row["p50_us"] / 1000, row["p99_us"] / 1000] for row in rows]
+        points = [[(row[name] or 0) / 1000 for name in ("p50_us", "p99_us")] for row in rows]
         axis = "ms from the intended send time; small dot: p50, large dot: p99"
     else:
         points = [row["rounds"] + [row["events_per_second"]] for row in rows]

@@ -21,7 +21,9 @@ def median_of(runs, *path):
         for name in path:
             value = value[name]
         values.append(value)
-    return statistics.median(values)
+    # Percentiles of nothing are null.
+    values = [value for value in values if value is not None]
+    return statistics.median(values) if values else None
 
 
 def summarise(runs, rivals, workloads):
@@ -75,7 +77,7 @@ def number(value):
 
 def latency(row, name):
     # With nothing waited for there is no answer to measure.
-    return "-" if row["rival"] == UNANSWERED else number(row[name] / 1000)
+    return "-" if row["rival"] == UNANSWERED or row[name] is None else number(row[name] / 1000)
 
 
 def table(entry, probes):
