@@ -26,6 +26,11 @@ use crate::request::Outcome;
 use crate::run;
 use crate::sys::process;
 
+/// How long something may listen at the address before it is somebody else: the kernel ends the rings of a killed process, and
+/// with them its sockets, a little after the process itself.
+const FORMER_ENDS_WITHIN: Duration = Duration::from_secs(3);
+/// Between two attempts to connect.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(20);
 /// How long a server may take to become ready, recovery included.
 const READY_WITHIN: Duration = Duration::from_secs(60);
 /// How long it may take to end when asked to.
@@ -413,10 +418,17 @@ impl Ground {
     }
 }
 
-/// Whether anything listens at the address.
+/// Whether anything listens at the address, and goes on to.
 #[must_use]
 pub fn is_taken(target: SocketAddr) -> bool {
-    TcpStream::connect_timeout(&target, Duration::from_secs(1)).is_ok()
+    let began = Instant::now();
+    while TcpStream::connect_timeout(&target, Duration::from_secs(1)).is_ok() {
+        if began.elapsed() >= FORMER_ENDS_WITHIN {
+            return true;
+        }
+        thread::sleep(LOOK_AGAIN_AFTER);
+    }
+    false
 }
 
 /// Whether `GET /ready` is answered with 200.
