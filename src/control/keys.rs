@@ -24,6 +24,8 @@ use super::quantity::ByteSize;
 use super::tenant_numbers::{NumbersError, TenantNumbers};
 use crate::admit::{Digest, Limit, Rate, Tenant, TenantTable, WEIGHT_MAX, digest_of};
 
+/// Longest key file: a thousand bytes for each of as many tenants as can be numbered. What is longer is another file, given by mistake.
+const FILE_BYTES_MAX: u64 = 64 << 20;
 /// Longest name: it is a label of metrics and a column of tables.
 const NAME_BYTES_MAX: usize = 64;
 /// The name of those who came without a key.
@@ -103,8 +105,13 @@ impl Keys {
     /// # Errors
     /// [`KeysError`].
     pub fn read(path: &Path) -> Result<Self, KeysError> {
-        let text =
-            std::fs::read_to_string(path).map_err(|error| KeysError::Unreadable { path: path.to_owned(), error })?;
+        let unreadable = |error| KeysError::Unreadable { path: path.to_owned(), error };
+        let mut text = String::new();
+        let file = File::open(path).map_err(unreadable)?;
+        file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text).map_err(unreadable)?;
+        if text.len() as u64 > FILE_BYTES_MAX {
+            return Err(unreadable(std::io::Error::other(format!("it is longer than {}", ByteSize(FILE_BYTES_MAX)))));
+        }
         Self::parse(&text, path)
     }
 
@@ -358,6 +365,14 @@ mod tests {
         }
         let missing = Keys::read(Path::new("/nowhere/keys.toml")).unwrap_err().to_string();
         assert!(missing.contains("/nowhere/keys.toml cannot be read"), "{missing}");
+        let long = tempfile::NamedTempFile::new().unwrap();
+        for (bytes, part) in
+            [(FILE_BYTES_MAX, "it names no [[tenant]]"), (FILE_BYTES_MAX + 1, "it is longer than 64MiB")]
+        {
+            std::fs::write(long.path(), vec![b'#'; bytes as usize]).unwrap();
+            let error = Keys::read(long.path()).unwrap_err().to_string();
+            assert!(error.contains(part), "{error}");
+        }
         let special = Keys::read_again(Path::new("/dev/null")).unwrap_err().to_string();
         assert!(special.contains("/dev/null cannot be read: not a regular file"), "{special}");
     }
