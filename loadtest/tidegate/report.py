@@ -40,27 +40,36 @@ def column(results, *path):
     return values
 
 
-def closed_rows(rows):
-    lines = ["| load | requests/s | events/s | p50 | p99 |", "|---|---|---|---|---|"]
+# Of the tables of medians: head of a column, how its figures are written, and where they are in a result.
+CLOSED = [
+    ("requests/s", rate, ("requests_per_second",)),
+    ("events/s", rate, ("events_per_second",)),
+    ("p50", time_of, ("latency_us", "corrected", "p50")),
+    ("p99", time_of, ("latency_us", "corrected", "p99")),
+]
+OPEN = [
+    ("answered, events/s", rate, ("events_per_second",)),
+    ("p50", time_of, ("latency_us", "corrected", "p50")),
+    ("p99", time_of, ("latency_us", "corrected", "p99")),
+    ("p99 from the actual send", time_of, ("latency_us", "uncorrected", "p99")),
+    ("slip p99", time_of, ("generator", "slip_p99_us")),
+]
+
+
+def medians(first, columns, rows):
+    lines = [f"| {' | '.join([first, *(head for head, _, _ in columns)])} |", "|---" * (len(columns) + 1) + "|"]
     for title, results in rows:
-        lines.append(
-            f"| {title}{verdict.mark(results)} | {spread(column(results, 'requests_per_second'), rate)} "
-            f"| {spread(column(results, 'events_per_second'), rate)} "
-            f"| {spread(column(results, 'latency_us', 'corrected', 'p50'), time_of)} "
-            f"| {spread(column(results, 'latency_us', 'corrected', 'p99'), time_of)} |")
+        cells = [spread(column(results, *path), written) for _, written, path in columns]
+        lines.append(f"| {' | '.join([title + verdict.mark(results), *cells])} |")
     return lines
+
+
+def closed_rows(rows):
+    return medians("load", CLOSED, rows)
 
 
 def open_rows(rows):
-    lines = ["| offered | answered, events/s | p50 | p99 | p99 from the actual send | slip p99 |", "|---|---|---|---|---|---|"]
-    for title, results in rows:
-        lines.append(
-            f"| {title}{verdict.mark(results)} | {spread(column(results, 'events_per_second'), rate)} "
-            f"| {spread(column(results, 'latency_us', 'corrected', 'p50'), time_of)} "
-            f"| {spread(column(results, 'latency_us', 'corrected', 'p99'), time_of)} "
-            f"| {spread(column(results, 'latency_us', 'uncorrected', 'p99'), time_of)} "
-            f"| {spread(column(results, 'generator', 'slip_p99_us'), time_of)} |")
-    return lines
+    return medians("offered", OPEN, rows)
 
 
 def ramp_rows(rows):
