@@ -17,6 +17,9 @@ use crate::base::{AckLevel, HEADERS_MAX, Limits};
 /// Empty lines skipped before a request line. RFC 9112 §2.2 asks for one; some old clients send more after a body.
 const EMPTY_LINES_MAX: usize = 4;
 
+/// How the PROXY protocol begins: version 1 with either family or with none, version 2 behind its empty lines.
+const PROXY_HEADS: [&[u8]; 3] = [b"PROXY TCP", b"PROXY UNKNOWN", b"\0\r\nQUIT\n"];
+
 const HEADERS_TOO_LARGE: HttpError = HttpError {
     code: ErrorCode::HeadersTooLarge,
     message: "request line and headers are over the limit: send fewer or shorter headers",
@@ -42,11 +45,13 @@ pub fn parse_head(input: &[u8], scanned: &mut usize, limits: &Limits) -> Result<
 /// What is spoken instead of HTTP, as far as it is a mistake that is made. It is answered at once: a TLS client waits for its
 /// server, and would until the head's time is over.
 fn other_protocol(head: &[u8]) -> Option<HttpError> {
-    // A TLS record's type is handshake (RFC 8446 §5.1); versions 1 and 2 of the PROXY protocol begin like this, the second
-    // behind two empty lines (haproxy's proxy-protocol.txt, 2.1 and 2.2).
+    // None of these begins a head that could still become a request: it would depend on how the bytes arrive whether it does.
+    // A TLS record's type is handshake (RFC 8446 §5.1). Versions 1 and 2 of the PROXY protocol begin like this, the second
+    // behind two empty lines (haproxy's proxy-protocol.txt, 2.1 and 2.2); PROXY alone may be a method (RFC 9110 §9.1), and no
+    // request target begins with a letter but those of http.
     let message = if head.first() == Some(&0x16) {
         "this looks like TLS, and the port speaks plain HTTP: use http://, or end TLS in a proxy before it"
-    } else if head.starts_with(b"PROXY ") || head.starts_with(b"\0\r\nQUIT\n") {
+    } else if PROXY_HEADS.iter().any(|begin| head.starts_with(begin)) {
         "the PROXY protocol is not spoken here: turn it off at the balancer"
     } else {
         return None;

@@ -329,7 +329,10 @@ fn a_bad_head_is_refused_however_it_is_cut() {
 fn another_protocol_is_named_at_once() {
     let hello = [&[0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3][..], &[0; 500]].concat();
     let ends = [&[0x16, 3, 1, 0, 4][..], b"\r\n\r\n"].concat();
-    let rows: [(&[u8], &str); 6] = [
+    let rows: [(&[u8], &str); 9] = [
+        (b"PROXY UNKNOWN\r\n", "PROXY"),
+        (b"PROXY TCP6 HTTP/1.1\r\nHost: a\r\n\r\n", "PROXY"),
+        (b"PROXY UNKNOWN/ HTTP/1.0\r\n\r\n", "PROXY"),
         (&hello, "TLS"),
         (&hello[..1], "TLS"),
         (&ends, "TLS"),
@@ -341,6 +344,34 @@ fn another_protocol_is_named_at_once() {
         let error = parse(input).unwrap_err();
         assert_eq!(error.code, ErrorCode::BadRequest);
         assert!(error.message.contains(what), "{what}: {error}");
+        assert_eq!(byte_by_byte(input), Err(error), "{what}");
     }
     assert_eq!(parse(b"PROXY"), Ok(None), "may yet become something else");
+    assert_eq!(parse(b"PROXY TC"), Ok(None), "may yet become something else");
+}
+
+#[test]
+fn what_only_begins_like_another_protocol_is_read_however_it_is_cut() {
+    for input in [
+        &b"PROXY /v1/events HTTP/1.1\r\nHost: a\r\n\r\n"[..],
+        b"PROXY http://a/health HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"PROXY * HTTP/1.0\r\n\r\n",
+        b"PROXY TLS HTTP/1.0\r\n\r\n",
+        b"PROXY HTTP/1.0\r\n\r\n",
+        b"PROXYS TCP4 HTTP/1.0\r\n\r\n",
+        b"\r\n\r\n\0\r\nQUIT\r\n\r\n",
+    ] {
+        assert_eq!(byte_by_byte(input), parse(input), "{}", input.escape_ascii());
+    }
+    let (request, _) = parse(b"PROXY /v1/events HTTP/1.1\r\nHost: a\r\n\r\n").unwrap().unwrap();
+    assert_eq!(request.route, Route::MethodNotAllowed { allow: "POST" }, "a method like any other that is not served");
+}
+
+/// What a head comes to that arrives a byte at a time.
+fn byte_by_byte(input: &[u8]) -> Result<Option<(Request, usize)>, HttpError> {
+    let mut scanned = 0;
+    (0..=input.len())
+        .map(|end| parse_head(&input[..end], &mut scanned, &Limits::default()))
+        .find(|outcome| !matches!(outcome, Ok(None)))
+        .unwrap_or(Ok(None))
 }
