@@ -2,12 +2,13 @@
 
 mod support;
 
+use std::collections::HashSet;
 use std::io::{ErrorKind, Write};
 use std::net::{SocketAddr, TcpStream};
 
 use socket2::{Domain, Socket, Type};
 use support::audit::{Audit, Lane, Outcome, Sent};
-use support::bodies::{Form, bare, post};
+use support::bodies::{self, Encoding, Form, Framing, Shape, bare, post};
 use support::client::{Client, is_closed};
 use support::events::Kind;
 use support::limits;
@@ -172,6 +173,39 @@ fn those_who_begin_long_events_leave_room_for_short_ones() {
 }
 
 #[test]
+fn what_is_kept_of_compressed_bodies_leaves_half_of_the_pool() {
+    const KEPT_BYTES: usize = 64 << 10;
+    let server = Setup::new().start();
+    let mut body = bodies::zstd(b"{}");
+    // A skippable frame (RFC 8878 §3.1.2) fills it up.
+    body.extend_from_slice(&0x184D_2A50_u32.to_le_bytes());
+    body.extend_from_slice(&((KEPT_BYTES - body.len() - 4) as u32).to_le_bytes());
+    body.resize(KEPT_BYTES, 0);
+    let request = post("/v1/events", "application/json", "Content-Encoding: zstd\r\n", &body);
+    let received = || observe::shard_metric(&server, "received_bytes", 0).expect("a metric");
+    let (most, last) = request.split_at(request.len() - 1);
+    let holders: Vec<Client> = (0..POOL_BYTES / KEPT_BYTES)
+        .map(|_| {
+            let before = received();
+            let mut client = server.connect();
+            client.send(most);
+            wait::until("its bytes to be taken", || (received() >= before + most.len() as u64).then_some(()));
+            client
+        })
+        .collect();
+    let long = format!("{{\"a\":\"{}\"}}", "x".repeat(1_000_000));
+    server.ask(&post("/v1/events", "application/json", "", long.as_bytes())).expect(202);
+    let mut statuses = Vec::new();
+    for mut client in holders {
+        let _closed_early = client.try_send(last);
+        statuses.push(client.receive().status);
+    }
+    let accepted = statuses.iter().filter(|status| **status == 202).count();
+    assert!(statuses.iter().all(|status| matches!(status, 202 | 503)), "{statuses:?}");
+    assert!(accepted >= POOL_BYTES / KEPT_BYTES / 2, "{statuses:?}");
+}
+
+#[test]
 fn a_client_that_takes_nothing_is_closed() {
     let server = Setup::new().set("send_timeout", "300ms").start();
     let mut deaf = Deaf::connect(server.listen());
@@ -242,6 +276,57 @@ fn a_body_longer_than_the_log_buffer_is_taken_as_a_stream() {
     }
     assert_resident_is_bounded(&server);
     Audit::of(9, &lanes, &observe::cat(&server.data())).assert_sound();
+}
+
+/// The writer stands still: a body that was kept until it was whole, and is longer than the log buffer once decompressed, stops
+/// in its middle and goes on there.
+#[test]
+fn a_short_compressed_body_that_finds_no_room_goes_on_where_it_stopped() {
+    const NAME: &str = "a_short_compressed_body_that_finds_no_room_goes_on_where_it_stopped";
+    const EVENTS: usize = 780;
+    let mount = match Mount::ext4(512 << 20) {
+        Ok(mount) => mount,
+        Err(why) => return skip(NAME, &why),
+    };
+    let server = Setup::new().set("log_buffer_bytes", "8MiB").data(&mount.path().join("data")).start();
+    let padding = "p".repeat(20_000);
+    let events: Vec<_> = (0..2 * EVENTS).map(|n| format!(r#"{{"n":{n},"padding":"{padding}"}}"#)).collect();
+    let mut clients: Vec<_> = events
+        .chunks(EVENTS)
+        .zip([Encoding::Gzip, Encoding::Zstd])
+        .map(|(events, encoding)| {
+            let form = Form { shape: Shape::Lines, encoding, framing: Framing::Length };
+            let events: Vec<_> = events.iter().map(|event| event.clone().into_bytes()).collect();
+            let mut request = form.request(&events, "");
+            assert!(request.len() < 60_000, "a short one: {} bytes", request.len());
+            let last = request.pop().expect("a request has bytes");
+            let mut client = server.connect();
+            client.send(&request);
+            server.ask(&bare("GET", "/health", "")).expect(200);
+            (client, last)
+        })
+        .collect();
+    let frozen = match mount.freeze() {
+        Ok(frozen) => frozen,
+        Err(why) => return skip(NAME, &why),
+    };
+    for (stalls, (client, last)) in clients.iter_mut().enumerate() {
+        client.send(&[*last]);
+        wait::until("the log buffer to be full", || {
+            (observe::shard_metric(&server, "no_room_stalls", 0) > Some(stalls as u64)).then_some(())
+        });
+    }
+    drop(frozen);
+    for (client, _) in &mut clients {
+        assert_eq!(client.receive().expect(202).json()["data"]["accepted"], EVENTS);
+    }
+    let stored = observe::cat(&server.data());
+    assert_eq!(stored.len(), 2 * EVENTS);
+    for sent in events.chunks(EVENTS) {
+        let ours: HashSet<_> = sent.iter().map(String::as_bytes).collect();
+        let stored = stored.iter().map(Vec::as_slice).filter(|event| ours.contains(event));
+        assert!(stored.eq(sent.iter().map(String::as_bytes)), "each once and in order");
+    }
 }
 
 /// The writer stands still: what clients send has to wait in their sockets, not in the server.

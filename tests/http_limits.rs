@@ -93,42 +93,115 @@ fn decompression_bombs_are_refused() {
     server.ask(&post("/v1/events", JSON, "", b"{}")).expect(202);
 }
 
+/// Compressed bytes that are kept until a body is whole.
+const COMPRESSED_KEPT_BYTES_MAX: usize = 64 << 10;
+/// How many longer bodies a shard decompresses at a time when `decoders_per_shard_max` is 1.
+const DECODERS: [(Encoding, &str, usize); 2] =
+    [(Encoding::Gzip, "Content-Encoding: gzip\r\n", 16), (Encoding::Zstd, "Content-Encoding: zstd\r\n", 1)];
+
+/// `{}` compressed to exactly `bytes` bytes, by members or frames that hold nothing.
+fn padded(encoding: Encoding, bytes: usize) -> Vec<u8> {
+    let mut body = bodies::encode(encoding, b"{}");
+    let padding = bytes - body.len();
+    if encoding == Encoding::Zstd {
+        // A skippable frame: RFC 8878 §3.1.2.
+        body.extend_from_slice(&0x184D_2A50_u32.to_le_bytes());
+        body.extend_from_slice(&(padding as u32 - 8).to_le_bytes());
+        body.resize(bytes, 0);
+        return body;
+    }
+    let members = padding / 1024;
+    for member in 0..members {
+        // With a long name and an empty last block: RFC 1952 §2.3, RFC 1951 §3.2.6.
+        let name_bytes = padding / members + usize::from(member < padding % members) - 21;
+        body.extend_from_slice(&[0x1f, 0x8b, 8, 8, 0, 0, 0, 0, 0, 255]);
+        body.extend_from_slice(&vec![b'n'; name_bytes]);
+        body.extend_from_slice(&[0, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    }
+    body
+}
+
+/// A request of one chunk, up to the end of its body: that this is the end is not said yet.
+fn unended(header: &str, body: &[u8]) -> Vec<u8> {
+    let head = format!("POST /v1/events HTTP/1.1\r\nHost: t\r\nContent-Type: {JSON}\r\n{header}");
+    let mut request = framed(&head, Framing::Chunked(usize::MAX), body);
+    request.truncate(request.len() - END_OF_CHUNKS.len());
+    request
+}
+
+const END_OF_CHUNKS: &[u8] = b"0\r\n\r\n";
+
 #[test]
-fn decompressors_go_to_those_who_send() {
-    // Of gzip ones sixteen times as many as the setting says.
+fn slow_clients_with_short_bodies_hold_no_decompressor() {
     let server = Setup::new().set("decoders_per_shard_max", 1).start();
-    let mut refused = 0;
-    for (encoding, count, body) in [("gzip", 16, bodies::gzip(b"{}")), ("zstd", 1, bodies::zstd(b"{}"))] {
-        let expecting = format!("Content-Encoding: {encoding}\r\nExpect: 100-continue\r\n");
-        let head = post("/v1/events", JSON, &expecting, &body);
-        let head = &head[..head.len() - body.len()];
-        let mut waiting: Vec<_> = (0..count)
+    for (encoding, header, count) in DECODERS {
+        let longest = padded(encoding, COMPRESSED_KEPT_BYTES_MAX);
+        let clients: Vec<_> = (0..2 * count + 1)
             .map(|_| {
                 let mut client = server.connect();
-                client.send(head);
-                client.receive_head().expect(100);
+                client.send(&unended(header, &longest));
                 client
             })
             .collect();
-        let request = post("/v1/events", JSON, &format!("Content-Encoding: {encoding}\r\n"), &body);
-        let mut other = server.connect();
-        other.ask(&request).expect(202);
-        for client in &mut waiting {
-            client.send(&body[..1]);
+        let long = padded(encoding, COMPRESSED_KEPT_BYTES_MAX + 1);
+        for body in [&long, &longest, &bodies::encode(encoding, b"{}")] {
+            server.ask(&post("/v1/events", JSON, header, body)).expect(202);
         }
-        until("all of them are in use", || match other.ask(&request) {
+        for mut client in clients {
+            client.send(END_OF_CHUNKS);
+            client.receive().expect(202);
+        }
+    }
+}
+
+#[test]
+fn decompressors_of_long_bodies_are_bounded_and_short_ones_need_none_of_them() {
+    let server = Setup::new().set("decoders_per_shard_max", 1).start();
+    let mut refused = 0;
+    for (encoding, header, count) in DECODERS {
+        let long = padded(encoding, COMPRESSED_KEPT_BYTES_MAX + 1);
+        let request = post("/v1/events", JSON, header, &long);
+        let mut holders: Vec<_> = (0..count).map(|_| server.connect()).collect();
+        for holder in &mut holders {
+            // A head holds none.
+            holder.send(&request[..request.len() - long.len()]);
+            server.ask(&request).expect(202);
+        }
+        for holder in &mut holders {
+            holder.send(&long[..long.len() - 1]);
+            server.ask(&request).expect(202);
+        }
+        drop(holders);
+        let mut holders: Vec<_> = (0..count)
+            .map(|_| {
+                let mut holder = server.connect();
+                holder.send(&unended(header, &long));
+                holder
+            })
+            .collect();
+        until("all of them are in use", || match server.ask(&request) {
             answer if answer.status == 202 => None,
             answer => Some(answer.expect_error(503, "BACKPRESSURE")),
         });
-        refused += 1;
+        let mut late = server.connect();
+        late.send(&unended(header, &long));
+        late.receive().expect_error(503, "BACKPRESSURE");
+        refused += 2;
         assert_eq!(observe::shard_metric(&server, "refused_decoders", 0), Some(refused));
         observe::expect_a_reason_for_each_refusal(&server);
-        other.ask(&post("/v1/events", JSON, "", b"{}")).expect(202);
-        for client in &mut waiting {
-            client.send(&body[1..]);
+        for body in [padded(encoding, COMPRESSED_KEPT_BYTES_MAX), bodies::encode(encoding, b"{}")] {
+            server.ask(&post("/v1/events", JSON, header, &body)).expect(202);
+            let mut client = server.connect();
+            client.send(&unended(header, &body));
+            client.send(END_OF_CHUNKS);
             client.receive().expect(202);
         }
-        other.ask(&request).expect(202);
+        server.ask(&post("/v1/events", JSON, "", b"{}")).expect(202);
+        for holder in &mut holders {
+            holder.send(END_OF_CHUNKS);
+            holder.receive().expect(202);
+        }
+        server.ask(&request).expect(202);
     }
 }
 

@@ -38,7 +38,8 @@ pub struct Limits {
     pub idle_timeout: Duration,
     /// Longest wait for a peer to take a byte of its answers; later is a close.
     pub send_timeout: Duration,
-    /// zstd decompressors of one shard; for gzip there are sixteen times as many. A compressed body beyond them is 503.
+    /// zstd decompressors of one shard for bodies that come over 64 KiB long; for gzip there are sixteen times as many. Such a
+    /// body beyond them is 503.
     pub decoders_per_shard_max: usize,
 }
 
@@ -46,7 +47,11 @@ impl Limits {
     /// gzip decompressors for each zstd one: they take 48 KiB, a zstd one up to 8.5 MiB.
     pub const GZIP_DECODERS_PER_ZSTD: usize = 16;
 
-    /// gzip decompressors of one shard.
+    /// Decompressors of each kind beyond those, for bodies that have arrived whole: they take one for a call, not for as long
+    /// as a client likes.
+    pub const DECODERS_FOR_WHOLE_BODIES: usize = 1;
+
+    /// gzip decompressors of one shard for long bodies.
     #[must_use]
     pub fn gzip_decoders_per_shard_max(&self) -> usize {
         self.decoders_per_shard_max * Self::GZIP_DECODERS_PER_ZSTD

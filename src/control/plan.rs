@@ -359,8 +359,10 @@ fn plan_memory(config: &Config, host: &Host, shards: u64) -> Result<MemoryPlan, 
         receive_bytes,
         pool_bytes: config.pool_bytes,
         shard_bytes,
-        decoder_bytes: config.limits.decoders_per_shard_max as u64 * ZSTD_DECODER_BYTES
-            + config.limits.gzip_decoders_per_shard_max() as u64 * GZIP_DECODER_BYTES,
+        decoder_bytes: (config.limits.decoders_per_shard_max + Limits::DECODERS_FOR_WHOLE_BODIES) as u64
+            * ZSTD_DECODER_BYTES
+            + (config.limits.gzip_decoders_per_shard_max() + Limits::DECODERS_FOR_WHOLE_BODIES) as u64
+                * GZIP_DECODER_BYTES,
         total_bytes: shard_bytes * shards,
         usable_bytes: host.usable_memory_bytes(),
     };

@@ -4,6 +4,10 @@
 //! It stops for two reasons: the bytes are used up, or the log buffer has no room. In the second case it has consumed what
 //! was placed and nothing else, whatever the stage: bytes given back go back through the framing, and decompressed bytes
 //! that found no room are kept aside.
+//!
+//! Decompressors are few, and a client may take its time. So up to [`COMPRESSED_KEPT_BYTES_MAX`] of a compressed body are
+//! kept as they come, and a decompressor is taken for the rest of the call once the body is whole: one is set apart for
+//! those, and no slow client holds it. A longer body takes one of the others and holds it until its end.
 
 use std::cell::RefCell;
 use std::ops::ControlFlow;
@@ -16,7 +20,7 @@ use super::decode::{DecodeError, Decoder};
 use super::framing::{BodyFraming, Step};
 use super::place::{Placer, Unplaced, judge, write_record};
 use super::refusal::{DECODERS_EXHAUSTED, POOL_EXHAUSTED};
-use super::request::{Encoding, Request, Route};
+use super::request::{Encoding, Framing, Request, Route};
 use super::split::{BodyShape, Carry, CarryFull, EventError, EventSink, Placed, Splitter, Stop};
 use crate::base::{CHUNK_BYTES_MAX, KIB, Limits, Position, Seq, TenantId};
 use crate::handoff::CHUNK_HEADER_BYTES;
@@ -29,6 +33,11 @@ const WINDOW_BYTES_MIN: usize = 256;
 /// JSON shrinks to a tenth or so. A window in proportion to its input keeps a body that comes byte by byte from costing
 /// a whole window for each.
 const WINDOW_PER_INPUT: usize = 16;
+/// Compressed bytes kept until the body is whole: a thousand events of the usual size fit. Of a longer body they are
+/// decompressed as they come.
+pub const COMPRESSED_KEPT_BYTES_MAX: usize = 64 * KIB;
+/// They are kept only while no more than so many quarters of the pool are out: the rest is for events and answers.
+const COMPRESSED_QUARTERS: usize = 2;
 /// An atomic batch is placed in one piece, so it must fit one chunk.
 const ATOMIC_BYTES_MAX: usize = CHUNK_BYTES_MAX - CHUNK_HEADER_BYTES;
 /// An `event_id` longer than this is answered by the event's position instead.
@@ -111,6 +120,9 @@ pub struct Body {
     framing: BodyFraming,
     encoding: Encoding,
     decoder: Option<Decoder>,
+    /// Compressed bytes that wait for the end of a short body, and how many of them are decompressed.
+    compressed: Kept,
+    compressed_used: usize,
     /// Decompressed bytes so far, against the limit.
     decoded_bytes: u64,
     /// Decompressed bytes that found no room, and how many of them have since.
@@ -135,9 +147,11 @@ impl Body {
         let limits = Limits::default();
         Self {
             target: Target::Skip,
-            framing: BodyFraming::new(super::request::Framing::None, 0).expect("nothing is within every limit"),
+            framing: BodyFraming::new(Framing::None, 0).expect("nothing is within every limit"),
             encoding: Encoding::Identity,
             decoder: None,
+            compressed: Kept::default(),
+            compressed_used: 0,
             decoded_bytes: 0,
             backlog: Kept::default(),
             backlog_used: 0,
@@ -153,7 +167,7 @@ impl Body {
     /// Begins the body of `request`, whose events are `tenant`'s.
     ///
     /// # Errors
-    /// 413 for an announced length over the limit, 503 if the request needs a decoder and all are in use.
+    /// 413 for an announced length over the limit, 503 if that length needs a decoder to itself and all are in use.
     pub fn begin(&mut self, request: &Request, tenant: TenantId, ctx: &mut Context) -> Result<(), HttpError> {
         self.tenant = tenant;
         self.framing = BodyFraming::new(request.framing, ctx.limits.body_bytes_max)?;
@@ -170,7 +184,8 @@ impl Body {
         if let Some(shape) = BodyShape::of(request.route, request.content) {
             self.splitter = Splitter::new(shape, &ctx.limits);
         }
-        if self.is_decoded() && !ctx.has_decoder(self.encoding) {
+        let is_long = matches!(request.framing, Framing::Length(bytes) if bytes > COMPRESSED_KEPT_BYTES_MAX as u64);
+        if is_long && self.is_decoded() && !ctx.has_decoder(self.encoding) {
             return Err(DECODERS_EXHAUSTED);
         }
         Ok(())
@@ -201,16 +216,20 @@ impl Body {
 
     /// Gives back everything borrowed from the shard.
     pub fn release(&mut self, ctx: &mut Context) {
-        for kept in [&mut self.kept, &mut self.together, &mut self.backlog] {
+        for kept in [&mut self.kept, &mut self.together, &mut self.backlog, &mut self.compressed] {
             kept.clear(&mut ctx.pool);
         }
-        self.backlog_used = 0;
-        if let Some(decoder) = self.decoder.take() {
-            ctx.give_back_decoder(self.encoding, decoder);
-        }
+        (self.backlog_used, self.compressed_used) = (0, 0);
+        self.release_decoder(ctx);
         if let Some(mut errors) = self.tally.errors.take() {
             errors.0.clear();
             ctx.error_lists.give_back(errors);
+        }
+    }
+
+    fn release_decoder(&mut self, ctx: &mut Context) {
+        if let Some(decoder) = self.decoder.take() {
+            ctx.give_back_decoder(self.encoding, decoder);
         }
     }
 
@@ -220,7 +239,7 @@ impl Body {
     /// What is to be answered instead of reading on: broken framing or compression (400), a limit (413, 400
     /// `BATCH_TOO_LARGE`), the pool (503). Events placed before stay placed and are not acknowledged.
     pub fn advance(&mut self, input: &mut [u8], ctx: &mut Context) -> Result<(usize, Progress), HttpError> {
-        if self.drain_backlog(ctx)?.is_break() {
+        if self.drain(ctx)?.is_break() {
             return Ok((0, Progress::NoRoom));
         }
         let mut consumed = 0;
@@ -245,8 +264,8 @@ impl Body {
                 }
             }
         }
-        let progress = if self.finish(ctx)? { Progress::Done } else { Progress::NoRoom };
-        Ok((consumed, progress))
+        let is_over = self.drain(ctx)?.is_continue() && self.finish(ctx)?;
+        Ok((consumed, if is_over { Progress::Done } else { Progress::NoRoom }))
     }
 
     fn take_data(&mut self, data: &mut [u8], ctx: &mut Context) -> Result<usize, HttpError> {
@@ -259,9 +278,23 @@ impl Body {
             return self.take_plain(data, self.framing.is_done(), ctx);
         }
         if self.decoder.is_none() {
-            self.decoder = Some(ctx.take_decoder(self.encoding).ok_or(DECODERS_EXHAUSTED)?);
+            let kept_bytes = self.compressed.bytes().len() + data.len();
+            let waits = !self.framing.is_done() && kept_bytes <= COMPRESSED_KEPT_BYTES_MAX;
+            if waits && self.compressed.extend_spare(&mut ctx.pool, data, COMPRESSED_QUARTERS) {
+                return Ok(data.len());
+            }
+            self.take_decoder(ctx)?;
+            if self.drain(ctx)?.is_break() {
+                return Ok(0);
+            }
         }
         self.decode(data, ctx)
+    }
+
+    fn take_decoder(&mut self, ctx: &mut Context) -> Result<(), HttpError> {
+        let is_whole = self.framing.is_done();
+        self.decoder = Some(ctx.take_decoder(self.encoding, is_whole).ok_or(DECODERS_EXHAUSTED)?);
+        Ok(())
     }
 
     fn take_plain(&mut self, data: &mut [u8], is_last: bool, ctx: &mut Context) -> Result<usize, HttpError> {
@@ -319,6 +352,28 @@ impl Body {
         }
     }
 
+    /// Hands on what was kept aside, as far as its time has come; breaks if the log buffer has no room for all of it.
+    fn drain(&mut self, ctx: &mut Context) -> Result<ControlFlow<()>, HttpError> {
+        if self.drain_backlog(ctx)?.is_break() {
+            return Ok(ControlFlow::Break(()));
+        }
+        if self.compressed.is_empty() || (self.decoder.is_none() && !self.framing_done) {
+            return Ok(ControlFlow::Continue(()));
+        }
+        if self.decoder.is_none() {
+            self.take_decoder(ctx)?;
+        }
+        let compressed = std::mem::take(&mut self.compressed);
+        let used = self.decode(&compressed.bytes()[self.compressed_used..], ctx);
+        self.compressed = compressed;
+        self.compressed_used += used?;
+        if self.compressed_used == self.compressed.bytes().len() {
+            self.compressed.clear(&mut ctx.pool);
+            self.compressed_used = 0;
+        }
+        Ok(if self.backlog.is_empty() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+    }
+
     fn drain_backlog(&mut self, ctx: &mut Context) -> Result<ControlFlow<()>, HttpError> {
         if self.backlog.is_empty() {
             return Ok(ControlFlow::Continue(()));
@@ -338,8 +393,13 @@ impl Body {
 
     /// The body is over: places what is left. False if there is no room for it yet.
     fn finish(&mut self, ctx: &mut Context) -> Result<bool, HttpError> {
-        if self.is_decoded() && self.decoder.as_ref().is_none_or(|decoder| !decoder.is_complete()) {
-            return Err(DecodeError::Truncated.into());
+        if self.is_decoded() {
+            if self.decoder.as_ref().is_none_or(|decoder| !decoder.is_complete()) {
+                return Err(DecodeError::Truncated.into());
+            }
+            // What follows may have to wait, and needs none.
+            self.release_decoder(ctx);
+            self.encoding = Encoding::Identity;
         }
         if !matches!(self.target, Target::Store | Target::StoreTogether) {
             return Ok(true);

@@ -123,10 +123,10 @@ impl<T> Shelf<T> {
         })
     }
 
-    /// Whether there is one to take.
+    /// How many can be taken now.
     #[must_use]
-    pub fn has_one(&self) -> bool {
-        !self.free.is_empty() || self.made < self.limit
+    pub fn left(&self) -> usize {
+        self.free.len() + self.limit - self.made
     }
 
     /// Puts a thing back.
@@ -193,34 +193,33 @@ impl Context {
         RequestId::made(self.request_origin, number)
     }
 
-    /// Whether a decoder for `encoding` can be taken now.
+    /// Whether a decoder for `encoding` can be taken now and held while its client sends.
     #[must_use]
-    pub fn has_decoder(&self, encoding: Encoding) -> bool {
-        match encoding {
-            Encoding::Gzip => self.gzip.has_one(),
-            Encoding::Zstd => self.zstd.has_one(),
-            Encoding::Identity | Encoding::Unsupported => unreachable!("only compressed bodies need a decoder"),
-        }
+    pub fn has_decoder(&mut self, encoding: Encoding) -> bool {
+        self.decoders(encoding).left() > Limits::DECODERS_FOR_WHOLE_BODIES
     }
 
-    /// A decoder for `encoding`; `None` if all are out.
-    pub fn take_decoder(&mut self, encoding: Encoding) -> Option<Decoder> {
-        let shelf = match encoding {
-            Encoding::Gzip => &mut self.gzip,
-            Encoding::Zstd => &mut self.zstd,
-            Encoding::Identity | Encoding::Unsupported => unreachable!("only compressed bodies need a decoder"),
-        };
-        let mut decoder = shelf.take(|| Decoder::new(encoding).expect("only compressed bodies ask"))?;
+    /// A decoder for `encoding`, for a body that `is_whole` or is still coming; `None` if all for its like are out.
+    pub fn take_decoder(&mut self, encoding: Encoding, is_whole: bool) -> Option<Decoder> {
+        if !is_whole && !self.has_decoder(encoding) {
+            return None;
+        }
+        let make = || Decoder::new(encoding).expect("only compressed bodies ask");
+        let mut decoder = self.decoders(encoding).take(make)?;
         decoder.reset();
         Some(decoder)
     }
 
     /// Puts a decoder of `encoding` back.
     pub fn give_back_decoder(&mut self, encoding: Encoding, decoder: Decoder) {
+        self.decoders(encoding).give_back(decoder);
+    }
+
+    fn decoders(&mut self, encoding: Encoding) -> &mut Shelf<Decoder> {
         match encoding {
-            Encoding::Gzip => self.gzip.give_back(decoder),
-            Encoding::Zstd => self.zstd.give_back(decoder),
-            Encoding::Identity | Encoding::Unsupported => unreachable!("only compressed bodies have a decoder"),
+            Encoding::Gzip => &mut self.gzip,
+            Encoding::Zstd => &mut self.zstd,
+            Encoding::Identity | Encoding::Unsupported => unreachable!("only compressed bodies need a decoder"),
         }
     }
 }
@@ -253,6 +252,24 @@ impl Kept {
     pub fn extend(&mut self, pool: &mut Pool, more: &[u8]) -> bool {
         let Some(room) = self.extend_by(pool, more.len()) else { return false };
         room.copy_from_slice(more);
+        true
+    }
+
+    /// As [`Kept::extend`], for what is kept only if no more than `quarters` of the pool would be out.
+    #[must_use]
+    pub fn extend_spare(&mut self, pool: &mut Pool, more: &[u8], quarters: usize) -> bool {
+        let end = self.filled + more.len();
+        match &mut self.block {
+            None => self.block = pool.take_spare(end, quarters),
+            Some(block) => {
+                if !pool.grow_spare(block, self.filled, end, quarters) {
+                    return false;
+                }
+            }
+        }
+        let Some(block) = &mut self.block else { return false };
+        block.bytes_mut()[self.filled..end].copy_from_slice(more);
+        self.filled = end;
         true
     }
 

@@ -16,10 +16,10 @@ const RETRY_AFTER_S: u32 = 1;
 pub(super) const POOL_EXHAUSTED: HttpError =
     HttpError { code: ErrorCode::Backpressure, message: "the shard's memory pool is used up: retry later" };
 
-/// All decompressors of the shard are taken.
+/// All decompressors of the shard for bodies of this length are taken.
 pub(super) const DECODERS_EXHAUSTED: HttpError = HttpError {
     code: ErrorCode::Backpressure,
-    message: "all decompressors are in use: retry later, or send the body uncompressed",
+    message: "all decompressors are in use: retry later, or send at most 64 KiB at a time, or send it uncompressed",
 };
 
 /// The log is closed for good.

@@ -112,7 +112,7 @@ pub(crate) fn encode(encoding: Encoding, body: &[u8]) -> Vec<u8> {
 
 /// One gzip member.
 pub(crate) fn gzip(body: &[u8]) -> Vec<u8> {
-    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
     encoder.write_all(body).expect("compressing to memory");
     encoder.finish().expect("compressing to memory")
 }
