@@ -95,6 +95,8 @@ fn what_says_nothing_about_a_server_is_refused() {
         ["--check", "nothing"],
         ["--ack", "memory"],
         ["--timeout", "0s"],
+        ["--duration", "3s"],
+        ["--schedule", "poisson,step:10@1s/20@1s"],
         ["--json", &nowhere],
         ["--server-log", &nowhere],
         ["--tidegate", &nowhere],

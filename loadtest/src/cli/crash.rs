@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::load::Times;
 use super::outputs::check_writable;
 use super::{Exit, Failure, LoadArgs, print, write_file};
 use crate::crash::{self, Crash, CrashResult, Round};
@@ -56,11 +57,14 @@ pub(super) fn run(args: &CrashArgs) -> Result<Exit, Failure> {
         interrupt: interrupt.clone(),
     };
     // The kill ends each load; its own duration must not come first. Nothing is measured.
-    let mut load = args.load.clone();
-    load.duration = args.load_max * 2 + Duration::from_secs(60);
-    load.warmup = Duration::ZERO;
-    load.drain = Duration::from_secs(2);
-    let first = load.plan(true)?;
+    let times = Times {
+        duration: args.load_max * 2 + Duration::from_secs(60),
+        warmup: Duration::ZERO,
+        drain: Duration::from_secs(2),
+        interval: Duration::from_secs(1),
+    };
+    let load = &args.load;
+    let first = load.plan(&times, true)?;
     if crash::is_taken(first.target) {
         let why = format!("--target {}: something listens there before --server was started", load.target);
         return Err(Failure::usage(why));
@@ -68,7 +72,7 @@ pub(super) fn run(args: &CrashArgs) -> Result<Exit, Failure> {
     let mut first = Some(first);
     let mut plan = || match first.take() {
         Some(plan) => Ok(plan),
-        None => load.plan(true).map_err(|failure| failure.text),
+        None => load.plan(&times, true).map_err(|failure| failure.text),
     };
     let found = crash::crash(&crash, &mut plan, &mut show_round);
     show(args, &found);
@@ -93,6 +97,13 @@ fn check(args: &CrashArgs) -> Result<(), Failure> {
     }
     if args.load.ack == Some(Ack::Memory) {
         let why = "--ack memory: such events a crash loses by definition; use durable or written";
+        return Err(Failure::usage(why));
+    }
+    let shape = args.load.schedule.as_deref().unwrap_or("constant");
+    if !matches!(shape, "constant" | "poisson" | "poisson,constant") {
+        let why = format!(
+            "--schedule {shape}: the kill comes at a random time, long before its end; use constant or poisson"
+        );
         return Err(Failure::usage(why));
     }
     for (option, path) in [("--json", args.json.as_deref()), ("--server-log", Some(args.server_log.as_path()))] {

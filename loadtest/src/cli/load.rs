@@ -40,21 +40,9 @@ pub struct LoadArgs {
     /// draws random arrivals.
     #[arg(long, value_name = "SHAPE")]
     pub schedule: Option<String>,
-    /// Measured time. A step schedule brings its own.
-    #[arg(long, value_parser = quantity::duration, default_value = "10s", value_name = "TIME")]
-    pub duration: Duration,
-    /// Load before measuring begins.
-    #[arg(long, value_parser = quantity::duration, default_value = "1s", value_name = "TIME")]
-    pub warmup: Duration,
-    /// How long answers are waited for at the end.
-    #[arg(long, value_parser = quantity::duration, default_value = "10s", value_name = "TIME")]
-    pub drain: Duration,
     /// How long one answer is waited for.
     #[arg(long, value_parser = quantity::duration, default_value = "10s", value_name = "TIME")]
     pub timeout: Duration,
-    /// Length of an interval of the time series.
-    #[arg(long, value_parser = quantity::duration, default_value = "1s", value_name = "TIME")]
-    pub interval: Duration,
     /// Connections, over all cores.
     #[arg(long, short, default_value_t = 64, value_name = "N")]
     pub connections: usize,
@@ -124,6 +112,24 @@ pub struct LoadArgs {
     pub tidegate: Option<PathBuf>,
 }
 
+/// How long a load is measured, and what is around that.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Times")]
+pub struct Times {
+    /// Measured time. A step schedule brings its own.
+    #[arg(long, value_parser = quantity::duration, default_value = "10s", value_name = "TIME")]
+    pub duration: Duration,
+    /// Load before measuring begins.
+    #[arg(long, value_parser = quantity::duration, default_value = "1s", value_name = "TIME")]
+    pub warmup: Duration,
+    /// How long answers are waited for at the end.
+    #[arg(long, value_parser = quantity::duration, default_value = "10s", value_name = "TIME")]
+    pub drain: Duration,
+    /// Length of an interval of the time series.
+    #[arg(long, value_parser = quantity::duration, default_value = "1s", value_name = "TIME")]
+    pub interval: Duration,
+}
+
 /// A list of cores.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cores(pub Vec<usize>);
@@ -133,15 +139,15 @@ fn parse_cores(text: &str) -> Result<Cores, String> {
 }
 
 impl LoadArgs {
-    /// The plan these options mean. `keeps_ledger`: what is acknowledged is remembered.
+    /// The plan these options mean, for so long. `keeps_ledger`: what is acknowledged is remembered.
     ///
     /// # Errors
     /// [`Failure`] with the option that cannot be and what to do about it, or if nothing answers at the target.
-    pub fn plan(&self, keeps_ledger: bool) -> Result<Plan, Failure> {
+    pub fn plan(&self, times: &Times, keeps_ledger: bool) -> Result<Plan, Failure> {
         let target = self.resolve()?;
         let cores = self.generator_cores()?;
         let keys = self.read_keys()?;
-        let (mode, duration) = self.mode()?;
+        let (mode, duration) = self.mode(times)?;
         if self.repeat_bodies && keeps_ledger {
             let why = "--repeat-bodies: events that repeat cannot be looked for; leave it out, or --verify";
             return Err(Failure::usage(why.to_owned()));
@@ -174,11 +180,11 @@ impl LoadArgs {
             keys,
             key_skew: self.key_skew,
             templates,
-            warmup: self.warmup,
+            warmup: times.warmup,
             duration,
-            drain: self.drain,
+            drain: times.drain,
             timeout: self.timeout,
-            interval: self.interval,
+            interval: times.interval,
             seed: self.seed,
             cores,
             slow_readers: self.slow_readers,
@@ -248,23 +254,23 @@ impl LoadArgs {
         }
     }
 
-    fn mode(&self) -> Result<(Mode, Duration), Failure> {
+    fn mode(&self, times: &Times) -> Result<(Mode, Duration), Failure> {
         let Some(text) = self.schedule.as_deref().or(self.rate.map(|_| "constant")) else {
-            return Ok((Mode::Closed, self.duration));
+            return Ok((Mode::Closed, times.duration));
         };
         let (arrivals, shape) = match text.split_once(',') {
             Some(("poisson", shape)) => (Arrivals::Poisson, shape),
             None if text == "poisson" => (Arrivals::Poisson, "constant"),
             _ => (Arrivals::Even, text),
         };
-        let curve = Curve::parse(shape, self.rate, self.duration.as_nanos() as u64)
+        let curve = Curve::parse(shape, self.rate, times.duration.as_nanos() as u64)
             .map_err(|error| Failure::usage(error.to_string()))?;
         if let Some(rate) = self.rate.filter(|_| shape != "constant") {
             let why = format!("--rate {rate}: schedule '{shape}' brings its own rates; leave one of the two out");
             return Err(Failure::usage(why));
         }
         let duration = Duration::from_nanos(curve.duration_ns());
-        Ok((Mode::Open { curve: curve.after_warmup(self.warmup.as_nanos() as u64), arrivals }, duration))
+        Ok((Mode::Open { curve: curve.after_warmup(times.warmup.as_nanos() as u64), arrivals }, duration))
     }
 
     fn shares(&self) -> Result<Vec<Share>, Failure> {

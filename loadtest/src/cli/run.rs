@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::load::Times;
 use super::outputs::Outputs;
 use super::{Exit, Failure, LoadArgs, load, print, typed};
 use crate::generator::Shared;
@@ -25,6 +26,8 @@ use crate::scenario::Scenario;
 pub(super) struct RunArgs {
     #[command(flatten)]
     load: LoadArgs,
+    #[command(flatten)]
+    times: Times,
     /// Shape, requests and thresholds from a file; see loadtest/scenarios.
     #[arg(long, value_name = "FILE", help_heading = "Scenario",
         conflicts_with_all = ["rate", "schedule", "duration", "connections", "batch", "format", "malformed"])]
@@ -144,7 +147,7 @@ fn prepare(args: &RunArgs) -> Result<(Plan, Limits, Setting), Failure> {
         template: args.load.template_name(),
     };
     let Some(file) = &args.scenario else {
-        return Ok((args.load.plan(args.verify.is_some())?, own, setting));
+        return Ok((args.load.plan(&args.times, args.verify.is_some())?, own, setting));
     };
     let time_scale = args.time_scale.unwrap_or(args.scale);
     let scenario = Scenario::parse(&load::read_file(file)?, args.scale, time_scale)
@@ -154,11 +157,11 @@ fn prepare(args: &RunArgs) -> Result<(Plan, Limits, Setting), Failure> {
     }
     let mut load = args.load.clone();
     load.connections = scenario.clients.peak().ceil() as usize;
-    load.duration = Duration::from_nanos(scenario.clients.duration_ns());
+    let times = Times { duration: Duration::from_nanos(scenario.clients.duration_ns()), ..args.times.clone() };
     load.template = scenario.template.unwrap_or(load.template);
     setting.template = load.template_name();
     setting.scenario = Some(format!("{} at scale {}, times {time_scale}", file.display(), args.scale));
-    let mut plan = load.plan(args.verify.is_some())?;
+    let mut plan = load.plan(&times, args.verify.is_some())?;
     let warmup_ns = plan.warmup_ns();
     plan.mode = Mode::Open { curve: scenario.rate.after_warmup(warmup_ns), arrivals: scenario.arrivals };
     plan.clients = Some(scenario.clients.after_warmup(warmup_ns));
