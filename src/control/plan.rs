@@ -68,6 +68,14 @@ pub struct MemoryPlan {
     pub usable_bytes: u64,
 }
 
+impl MemoryPlan {
+    /// What `shards` shards come to if every decompressor is in use with the largest window.
+    #[must_use]
+    pub fn most_bytes(&self, shards: usize) -> u64 {
+        self.total_bytes + self.decoder_bytes * shards as u64
+    }
+}
+
 /// How the writer makes a group durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SyncMode {
@@ -169,7 +177,7 @@ impl Plan {
         let cores = assign_cores(config, host)?;
         let writers = place_writers(&cores, host);
         let shards = place_shards(config, &cores, &writers, host)?;
-        let memory = plan_memory(config, host, shards.len() as u64)?;
+        let memory = plan_memory(config, host, shards.len())?;
         let threads = shards.len() + writers.len() + 1;
         let memlock_needed_bytes = memory.log_buffer_bytes * shards.len() as u64 + RING_MEMLOCK_BYTES * threads as u64;
         let device = host.filesystem.device.as_ref();
@@ -351,7 +359,7 @@ fn place_shards(
     Ok(shards)
 }
 
-fn plan_memory(config: &Config, host: &Host, shards: u64) -> Result<MemoryPlan, PlanError> {
+fn plan_memory(config: &Config, host: &Host, shards: usize) -> Result<MemoryPlan, PlanError> {
     let receive_bytes = u64::from(config.receive_buffers) * u64::from(config.receive_buffer_bytes);
     let shard_bytes = config.log_buffer_bytes + receive_bytes + config.pool_bytes;
     let plan = MemoryPlan {
@@ -363,10 +371,10 @@ fn plan_memory(config: &Config, host: &Host, shards: u64) -> Result<MemoryPlan, 
             * ZSTD_DECODER_BYTES
             + (config.limits.gzip_decoders_per_shard_max() + Limits::DECODERS_FOR_WHOLE_BODIES) as u64
                 * GZIP_DECODER_BYTES,
-        total_bytes: shard_bytes * shards,
+        total_bytes: shard_bytes * shards as u64,
         usable_bytes: host.usable_memory_bytes(),
     };
-    let most_bytes = plan.total_bytes + shards * plan.decoder_bytes;
+    let most_bytes = plan.most_bytes(shards);
     if most_bytes > plan.usable_bytes {
         let largest = [
             ("log_buffer_bytes", config.log_buffer_bytes),

@@ -85,7 +85,7 @@ fn a_hundred_and_ninety_two_cores_need_their_memory() {
     small.memory.available_bytes = 16 << 30;
     assert_eq!(
         refused("", &small),
-        "shards = auto (the default): 191 shards of 260MiB each need 49755MiB, but 16GiB of memory can be had; fewer \
+        "shards = auto (the default): 191 shards of 269MiB each need 51393MiB, but 16GiB of memory can be had; fewer \
          shards or a smaller decoders_per_shard_max would fit"
     );
 }

@@ -268,7 +268,7 @@ mod tests {
   admits   up to target utilization 0.67, 32931 requests in flight, durable lag 100ms
   writers  1 on core 3 (NUMA node 0)
   control  on core 3
-  memory   336 MiB = 3 shards × (log buffer 32 MiB + receive buffers 16 MiB + pool 64 MiB), up to 445.5 MiB more for compressed bodies; 60 GiB can be had
+  memory   336 MiB = 3 shards × (log buffer 32 MiB + receive buffers 16 MiB + pool 64 MiB), up to 471.2 MiB more for compressed bodies; 60 GiB can be had
   memlock  101 MiB needed, unlimited granted; log buffers registered
   log      ./tidegate-data, xfs on nvme0n1, 512 GiB free, O_DIRECT, dsync per group
   segments of 256MiB, 2 ready ahead, kept for ever, 1GiB stay free

@@ -160,6 +160,16 @@ impl Page {
             "1 if a shard had no room or refused a request for want of it in the last second.",
             u8::from(summary.backpressure_active()),
         );
+        self.gauge(
+            "tidegate_memory_planned_bytes",
+            "What the shards may come to: pools, and every decompressor at its largest.",
+            view.memory_planned_bytes,
+        );
+        self.gauge(
+            "tidegate_log_filesystem_bytes",
+            "Size of the log's filesystem when the server started.",
+            view.filesystem_bytes,
+        );
     }
 
     /// Names that every Prometheus client library uses, so that ready-made dashboards find them.

@@ -31,6 +31,10 @@ pub struct ServerView {
     pub plan_json: String,
     /// The plan as a table.
     pub plan_text: String,
+    /// What shards may come to: their pools and every decompressor at its largest.
+    pub memory_planned_bytes: u64,
+    /// Size of the log's filesystem at the start.
+    pub filesystem_bytes: u64,
     started: Instant,
     started_unix: Duration,
 }
@@ -47,6 +51,8 @@ impl ServerView {
             draining: Arc::new(AtomicBool::new(false)),
             plan_json: plan.to_json(),
             plan_text: plan.to_string(),
+            memory_planned_bytes: plan.memory.most_bytes(plan.shards.len()),
+            filesystem_bytes: plan.host.filesystem.total_bytes,
             started: Instant::now(),
             started_unix: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
         }

@@ -54,7 +54,7 @@ pub(super) fn refusal(request: &Request, ctx: &Context) -> Option<HttpError> {
         }
         WriterState::Full => Some(HttpError {
             code: ErrorCode::InsufficientStorage,
-            message: "the disk has no room for the next part of the log (space down to disk_reserve, or inodes): free some or lower retention, then retry",
+            message: "the disk has no room for the next part of the log (space down to reserve_bytes, or inodes): free some or lower retention, then retry",
         }),
         WriterState::Poisoned | WriterState::Stopped => Some(WRITER_FAILED),
     }
