@@ -154,6 +154,26 @@ fn slow_clients_with_short_bodies_hold_no_decompressor() {
     }
 }
 
+/// Half a kilobyte each, and the longest body there may be when decompressed.
+#[test]
+fn pipelined_bombs_leave_others_their_turn() {
+    const BOMBS: u64 = 60;
+    let server = Setup::new().start();
+    let body = bodies::zstd(&[b"{}".as_slice(), &vec![b'\n'; (16 << 20) - 2]].concat());
+    let bomb = post("/v1/events", NDJSON, "Content-Encoding: zstd\r\n", &body);
+    assert!(bomb.len() < 2000, "{} bytes", bomb.len());
+    let count = |name| observe::shard_metric(&server, name, 0).expect("a metric");
+    let (mut hostile, mut other) = (server.connect(), server.connect());
+    hostile.send(&bomb.repeat(BOMBS as usize));
+    until("the first to be begun", || (count("requests") > 0).then_some(()));
+    other.ask(&bare("GET", "/health", "")).expect(200);
+    assert!(count("requests") < BOMBS, "served before all of those that came first");
+    for _ in 0..BOMBS {
+        hostile.receive().expect(202);
+    }
+    assert!(count("turn_stalls") > 0);
+}
+
 #[test]
 fn decompressors_of_long_bodies_are_bounded_and_short_ones_need_none_of_them() {
     let server = Setup::new().set("decoders_per_shard_max", 1).start();

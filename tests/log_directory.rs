@@ -9,11 +9,11 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use rig::{Rig, small};
+use rig::{Rig, read_all, small};
 use tidegate::base::{Epoch, Position, Seq, ShardId, TenantId, WriterId};
 use tidegate::handoff::{FailureStage, WriterFailure};
-use tidegate::log::{CatOptions, LogReader, cat, holds_named_events, verify_storages};
-use tidegate::sys::storage::faulty::{FaultyDisk, FaultyStorage};
+use tidegate::log::{CatOptions, LogReader, ReadError, cat, holds_named_events, verify_storages};
+use tidegate::sys::storage::faulty::{Call, FaultyDisk, FaultyStorage};
 use tidegate::sys::storage::{
     DataLock, DirectStorage, DurableMark, Entry, FileId, ReadStorage, Storage as _, SyncChoice,
 };
@@ -220,6 +220,21 @@ fn verify_looks_again_when_a_file_goes_before_it_is_opened() {
     let vanishing = Vanishing { storage: disk.storage(), listed: 0 };
     let report = verify_storages(vec![(WriterId(0), Box::new(vanishing))]).unwrap();
     assert!(report.sound && report.events == 1, "counted once: {report:?}");
+}
+
+/// An error has made the filesystem read-only: what was acknowledged does not wait for a sync that cannot be.
+#[test]
+fn what_was_acknowledged_is_read_where_nothing_can_be_synced() {
+    let disk = FaultyDisk::new(1);
+    let mut rig = Rig::open(&small(Path::new("simulated")), Box::new(disk.storage()), 1).unwrap();
+    (0..5).for_each(|n| rig.send(0, format!("{{\"n\":{n}}}").as_bytes()));
+    rig.settle().unwrap();
+    let acked = rig.acked();
+    drop(rig);
+    disk.fail_always(Call::Sync, Some(libc::EROFS));
+    assert_eq!((acked.len(), read_all(&disk).unwrap()), (5, acked));
+    disk.fail_always(Call::Sync, Some(libc::EIO));
+    assert!(matches!(read_all(&disk), Err(ReadError::Io { .. })));
 }
 
 #[test]

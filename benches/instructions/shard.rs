@@ -65,6 +65,8 @@ impl Shard {
             zstd: Shelf::new(limits.decoders_per_shard_max),
             error_lists: Shelf::new(connections as usize),
             limits,
+            decoded_in_turn: 0,
+            room_is_awaited: false,
             draining: false,
             next_request: std::cell::Cell::new(0),
             request_origin: 1,

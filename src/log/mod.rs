@@ -9,6 +9,7 @@
 //! | is the newest | runs | everything before the durable mark |
 //! | is the newest | runs, but there is no mark | everything before the last group that can be seen |
 //! | is the newest | does not run | what recovery would keep, once the reader itself has synced it |
+//! | is the newest | does not run, and an error has made the filesystem read-only | everything before the durable mark |
 //!
 //! Readers register as followers, so that retention does not overtake them; where no server has made `followers/`, there is
 //! nothing to register with. They change nothing else.

@@ -284,14 +284,20 @@ impl Tail {
         outcome.map_err(self.io("reading a segment"))
     }
 
-    /// Without a server: where recovery would say that the log ends.
+    /// Without a server: where recovery would say that the log ends; or the mark, where what is behind it cannot be synced.
     fn recovered_end(&mut self, durable_end: u64) -> Result<u64, ReadError> {
         let open = self.open.as_mut().expect("a segment is open");
         let (file, bytes) = (open.file, open.header.segment_bytes);
         if !open.synced {
             open.synced = true;
-            let synced = self.storage.sync(file);
-            synced.map_err(self.io("syncing a segment"))?;
+            match self.storage.sync(file) {
+                // An error has made the filesystem read-only: nothing can be made durable there, and nothing need be that is.
+                Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => {
+                    open.synced = false;
+                    return Ok(durable_end);
+                }
+                synced => synced.map_err(self.io("syncing a segment"))?,
+            }
         }
         let storage = &mut self.storage;
         let mut read = |offset, into: &mut [u8]| storage.read_at(file, offset, into);

@@ -67,6 +67,7 @@ pub const SHARD_FIELDS: &[Field<ShardMetrics>] = fields! {
     chunks_sealed Counter "Chunks sealed."
     log_buffer_bytes_used Gauge "Bytes of the log buffer that wait for the writer or are being filled."
     no_room_stalls Counter "Times the log buffer had no room and connections were parked."
+    turn_stalls Counter "Times a compressed body had to wait for the next turn, because this one had decompressed enough."
     receive_buffers_empty Counter "Receives that found no buffer lent to the kernel and were armed again."
     turns Counter "Turns of the shard's loop."
     busy_ns Nanoseconds "Time spent working, as against waiting or spinning without work."
@@ -179,6 +180,7 @@ mod tests {
                 chunks_sealed,
                 log_buffer_bytes_used,
                 no_room_stalls,
+                turn_stalls,
                 receive_buffers_empty,
                 turns,
                 busy_ns,

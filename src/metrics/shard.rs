@@ -39,6 +39,8 @@ pub struct ShardMetrics {
     pub log_buffer_bytes_used: Counter,
     /// Times the log buffer had no room and connections were parked.
     pub no_room_stalls: Counter,
+    /// Times a compressed body had to wait for the next turn.
+    pub turn_stalls: Counter,
     /// Times the provided-buffer ring ran empty (ENOBUFS).
     pub receive_buffers_empty: Counter,
     /// Turns of the loop.

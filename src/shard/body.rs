@@ -1,13 +1,18 @@
 //! One request's body on its way from received bytes to placed events: framing → decompression → event boundaries →
 //! sink. Shard thread only; a state machine over slices that may stop at any byte and go on later.
 //!
-//! It stops for two reasons: the bytes are used up, or the log buffer has no room. In the second case it has consumed what
-//! was placed and nothing else, whatever the stage: bytes given back go back through the framing, and decompressed bytes
-//! that found no room are kept aside.
+//! It stops when the bytes are used up, when the log buffer has no room, and when this turn has decompressed enough. In the
+//! last two cases it has consumed what was placed and nothing else, whatever the stage: bytes given back go back through
+//! the framing, and decompressed bytes that found no room are kept aside.
 //!
 //! Decompressors are few, and a client may take its time. So up to [`COMPRESSED_KEPT_BYTES_MAX`] of a compressed body are
-//! kept as they come, and a decompressor is taken for the rest of the call once the body is whole: one is set apart for
-//! those, and no slow client holds it. A longer body takes one of the others and holds it until its end.
+//! kept as they come, and a decompressor is taken once the body is whole: one is set apart for those, and no slow client
+//! holds it. Such a body is decompressed in one go. If it finds no room in its middle it waits with its decompressor, and no
+//! other of its kind takes one before it goes on: so the one set apart is enough. A longer body takes one of the others and
+//! holds it until its end.
+//!
+//! A few hundred bytes can decompress to the longest body. A turn begins no more of that than
+//! [`DECODED_PER_TURN_MAX`], or a client that pipelines such requests would have the shard to itself.
 
 use std::cell::RefCell;
 use std::ops::ControlFlow;
@@ -22,7 +27,7 @@ use super::place::{Placer, Unplaced, judge, write_record};
 use super::refusal::{DECODERS_EXHAUSTED, POOL_EXHAUSTED};
 use super::request::{Encoding, Framing, Request, Route};
 use super::split::{BodyShape, Carry, CarryFull, EventError, EventSink, Placed, Splitter, Stop};
-use crate::base::{CHUNK_BYTES_MAX, KIB, Limits, Position, Seq, TenantId};
+use crate::base::{CHUNK_BYTES_MAX, KIB, Limits, MIB, Position, Seq, TenantId};
 use crate::handoff::CHUNK_HEADER_BYTES;
 use crate::json::{Scan, Validator};
 use crate::record::RECORD_HEADER_BYTES;
@@ -38,6 +43,8 @@ const WINDOW_PER_INPUT: usize = 16;
 pub const COMPRESSED_KEPT_BYTES_MAX: usize = 64 * KIB;
 /// They are kept only while no more than so many quarters of the pool are out: the rest is for events and answers.
 const COMPRESSED_QUARTERS: usize = 2;
+/// Once a turn has decompressed this much, what else there is waits for the next one: some milliseconds of JSON.
+pub const DECODED_PER_TURN_MAX: u64 = 4 * MIB as u64;
 /// An atomic batch is placed in one piece, so it must fit one chunk.
 const ATOMIC_BYTES_MAX: usize = CHUNK_BYTES_MAX - CHUNK_HEADER_BYTES;
 /// An `event_id` longer than this is answered by the event's position instead.
@@ -63,9 +70,17 @@ pub enum Progress {
     More,
     /// The log buffer has no room; call again with the bytes not consumed.
     NoRoom,
+    /// This turn has decompressed enough; call again in the next one with the bytes not consumed.
+    NextTurn,
     /// The body is over and its events are placed.
     Done,
 }
+
+/// Whether to go on, or how far [`Body::advance`] came.
+type Flow = ControlFlow<Progress>;
+const CONTINUE: Flow = ControlFlow::Continue(());
+const NO_ROOM: Flow = ControlFlow::Break(Progress::NoRoom);
+const NEXT_TURN: Flow = ControlFlow::Break(Progress::NextTurn);
 
 /// What became of a body's events.
 #[derive(Debug, Default)]
@@ -239,8 +254,8 @@ impl Body {
     /// What is to be answered instead of reading on: broken framing or compression (400), a limit (413, 400
     /// `BATCH_TOO_LARGE`), the pool (503). Events placed before stay placed and are not acknowledged.
     pub fn advance(&mut self, input: &mut [u8], ctx: &mut Context) -> Result<(usize, Progress), HttpError> {
-        if self.drain(ctx)?.is_break() {
-            return Ok((0, Progress::NoRoom));
+        if let ControlFlow::Break(stop) = self.drain(ctx)? {
+            return Ok((0, stop));
         }
         let mut consumed = 0;
         while !self.framing_done {
@@ -252,11 +267,11 @@ impl Body {
                 }
                 Step::Data { skip, len } => {
                     let data = consumed + skip..consumed + skip + len;
-                    let used = self.take_data(&mut input[data.clone()], ctx)?;
+                    let (used, stop) = self.take_data(&mut input[data.clone()], ctx)?;
                     consumed = data.start + used;
-                    if used < len || !self.backlog.is_empty() {
+                    if let ControlFlow::Break(stop) = stop {
                         self.framing.give_back(len - used);
-                        return Ok((consumed, Progress::NoRoom));
+                        return Ok((consumed, stop));
                     }
                     if !self.framing.is_done() && consumed == input.len() {
                         return Ok((consumed, Progress::More));
@@ -264,37 +279,55 @@ impl Body {
                 }
             }
         }
-        let is_over = self.drain(ctx)?.is_continue() && self.finish(ctx)?;
-        Ok((consumed, if is_over { Progress::Done } else { Progress::NoRoom }))
+        if let ControlFlow::Break(stop) = self.drain(ctx)? {
+            return Ok((consumed, stop));
+        }
+        Ok((consumed, if self.finish(ctx)? { Progress::Done } else { Progress::NoRoom }))
     }
 
-    fn take_data(&mut self, data: &mut [u8], ctx: &mut Context) -> Result<usize, HttpError> {
+    /// How many of the bytes were used, and why not all were.
+    fn take_data(&mut self, data: &mut [u8], ctx: &mut Context) -> Result<(usize, Flow), HttpError> {
         if self.target == Target::Skip {
-            return Ok(data.len());
+            return Ok((data.len(), CONTINUE));
         }
         if !self.is_decoded() {
             // The last bytes of the body are known to be the last: an event that ends with them need not be kept aside
             // to see whether it goes on.
-            return self.take_plain(data, self.framing.is_done(), ctx);
+            let used = self.take_plain(data, self.framing.is_done(), ctx)?;
+            return Ok((used, if used < data.len() { NO_ROOM } else { CONTINUE }));
         }
         if self.decoder.is_none() {
             let kept_bytes = self.compressed.bytes().len() + data.len();
             let waits = !self.framing.is_done() && kept_bytes <= COMPRESSED_KEPT_BYTES_MAX;
             if waits && self.compressed.extend_spare(&mut ctx.pool, data, COMPRESSED_QUARTERS) {
-                return Ok(data.len());
+                return Ok((data.len(), CONTINUE));
             }
-            self.take_decoder(ctx)?;
-            if self.drain(ctx)?.is_break() {
-                return Ok(0);
+            if let stop @ ControlFlow::Break(_) = self.take_decoder(ctx, waits)? {
+                return Ok((0, stop));
             }
+            if let stop @ ControlFlow::Break(_) = self.drain(ctx)? {
+                return Ok((0, stop));
+            }
+        } else if ctx.decoded_in_turn >= DECODED_PER_TURN_MAX {
+            return Ok((0, NEXT_TURN));
         }
-        self.decode(data, ctx)
+        let used = self.decode(data, ctx)?;
+        Ok((used, if self.backlog.is_empty() { CONTINUE } else { NO_ROOM }))
     }
 
-    fn take_decoder(&mut self, ctx: &mut Context) -> Result<(), HttpError> {
+    /// Takes a decompressor, unless it is better to wait before one is held. `is_short`: the body is not whole, and not
+    /// too long to wait for its end, if only there were memory.
+    fn take_decoder(&mut self, ctx: &mut Context, is_short: bool) -> Result<Flow, HttpError> {
         let is_whole = self.framing.is_done();
-        self.decoder = Some(ctx.take_decoder(self.encoding, is_whole).ok_or(DECODERS_EXHAUSTED)?);
-        Ok(())
+        if is_whole && ctx.room_is_awaited {
+            return Ok(NO_ROOM);
+        }
+        if ctx.decoded_in_turn >= DECODED_PER_TURN_MAX {
+            return Ok(NEXT_TURN);
+        }
+        let exhausted = if is_short { POOL_EXHAUSTED } else { DECODERS_EXHAUSTED };
+        self.decoder = Some(ctx.take_decoder(self.encoding, is_whole).ok_or(exhausted)?);
+        Ok(CONTINUE)
     }
 
     fn take_plain(&mut self, data: &mut [u8], is_last: bool, ctx: &mut Context) -> Result<usize, HttpError> {
@@ -330,6 +363,7 @@ impl Body {
             let decoded = decoder.decode(&data[used..], window).map_err(HttpError::from)?;
             used += decoded.consumed;
             self.decoded_bytes += decoded.produced as u64;
+            ctx.decoded_in_turn += decoded.produced as u64;
             if self.decoded_bytes > ctx.limits.body_bytes_max {
                 return Err(HttpError {
                     code: ErrorCode::PayloadTooLarge,
@@ -352,16 +386,18 @@ impl Body {
         }
     }
 
-    /// Hands on what was kept aside, as far as its time has come; breaks if the log buffer has no room for all of it.
-    fn drain(&mut self, ctx: &mut Context) -> Result<ControlFlow<()>, HttpError> {
-        if self.drain_backlog(ctx)?.is_break() {
-            return Ok(ControlFlow::Break(()));
+    /// Hands on what was kept aside, as far as its time has come; breaks where it has to wait.
+    fn drain(&mut self, ctx: &mut Context) -> Result<Flow, HttpError> {
+        if let stop @ ControlFlow::Break(_) = self.drain_backlog(ctx)? {
+            return Ok(stop);
         }
         if self.compressed.is_empty() || (self.decoder.is_none() && !self.framing_done) {
-            return Ok(ControlFlow::Continue(()));
+            return Ok(CONTINUE);
         }
-        if self.decoder.is_none() {
-            self.take_decoder(ctx)?;
+        if self.decoder.is_none()
+            && let stop @ ControlFlow::Break(_) = self.take_decoder(ctx, false)?
+        {
+            return Ok(stop);
         }
         let compressed = std::mem::take(&mut self.compressed);
         let used = self.decode(&compressed.bytes()[self.compressed_used..], ctx);
@@ -371,12 +407,12 @@ impl Body {
             self.compressed.clear(&mut ctx.pool);
             self.compressed_used = 0;
         }
-        Ok(if self.backlog.is_empty() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+        Ok(if self.backlog.is_empty() { CONTINUE } else { NO_ROOM })
     }
 
-    fn drain_backlog(&mut self, ctx: &mut Context) -> Result<ControlFlow<()>, HttpError> {
+    fn drain_backlog(&mut self, ctx: &mut Context) -> Result<Flow, HttpError> {
         if self.backlog.is_empty() {
-            return Ok(ControlFlow::Continue(()));
+            return Ok(CONTINUE);
         }
         let mut backlog = std::mem::take(&mut self.backlog);
         let from = self.backlog_used;
@@ -384,11 +420,11 @@ impl Body {
         self.backlog = backlog;
         self.backlog_used += taken?;
         if self.backlog_used < self.backlog.bytes().len() {
-            return Ok(ControlFlow::Break(()));
+            return Ok(NO_ROOM);
         }
         self.backlog.clear(&mut ctx.pool);
         self.backlog_used = 0;
-        Ok(ControlFlow::Continue(()))
+        Ok(CONTINUE)
     }
 
     /// The body is over: places what is left. False if there is no room for it yet.

@@ -164,6 +164,10 @@ pub struct Context {
     pub zstd: Shelf<Decoder>,
     /// Reusable error lists.
     pub error_lists: Shelf<ErrorList>,
+    /// Decompressed bytes of this turn.
+    pub decoded_in_turn: u64,
+    /// Connections wait for room in the log buffer, and the one that is served is not the first of them.
+    pub room_is_awaited: bool,
     /// No request is admitted any more.
     pub draining: bool,
     /// Number of the next made request id.

@@ -38,10 +38,20 @@ pub enum Next {
     Read,
     /// The log buffer has no room for the rest.
     WaitForRoom,
+    /// This turn has done enough: go on in the next.
+    WaitForTurn,
     /// Earlier answers must leave first.
     WaitForReplies,
     /// The talk is over once the answers have left; the rest is of no interest.
     Close,
+}
+
+impl Next {
+    /// Bytes may be left that are to be brought again.
+    #[must_use]
+    pub const fn waits(self) -> bool {
+        matches!(self, Self::WaitForRoom | Self::WaitForTurn | Self::WaitForReplies)
+    }
 }
 
 /// What a connection waits for, to choose its deadline.
@@ -292,6 +302,7 @@ impl Conversation {
         let next = match progress {
             Progress::More => Some(Next::Read),
             Progress::NoRoom => Some(Next::WaitForRoom),
+            Progress::NextTurn => Some(Next::WaitForTurn),
             Progress::Done if self.phase == Phase::Skip => {
                 self.body.release(ctx);
                 self.phase = Phase::Head;

@@ -159,6 +159,8 @@ pub fn run(setup: Setup, ready: impl FnOnce(bool)) -> io::Result<()> {
         zstd: Shelf::new(setup.limits.decoders_per_shard_max + Limits::DECODERS_FOR_WHOLE_BODIES),
         error_lists: Shelf::new(setup.limits.connections_per_shard_max as usize),
         limits: setup.limits,
+        decoded_in_turn: 0,
+        room_is_awaited: false,
         draining: false,
         next_request: std::cell::Cell::new(0),
         request_origin: setup.request_origin,

@@ -154,8 +154,9 @@ pub(super) struct Turn {
     held: HeldRuns,
     /// Connections to look after before the turn ends.
     touched: Vec<u32>,
-    /// Connections that wait for room in the log buffer, and those that wait for provided buffers; (place, generation).
+    /// Connections that wait for room in the log buffer, for the next turn, for provided buffers; (place, generation).
     no_room: VecDeque<(u32, u32)>,
+    next_turn: VecDeque<(u32, u32)>,
     parked: VecDeque<(u32, u32)>,
     /// Connections that are left unread, until when.
     unread: Unread,
@@ -191,6 +192,7 @@ impl Turn {
             held: HeldRuns::new(buffers),
             touched: Vec::with_capacity(slots),
             no_room: VecDeque::with_capacity(slots),
+            next_turn: VecDeque::with_capacity(slots),
             parked: VecDeque::with_capacity(slots),
             unread: Unread::new(slots),
             open: 0,
@@ -250,7 +252,8 @@ impl Turn {
         self.ctx.clock.read();
         let ticked = self.deadlines.begin_turn(self.ctx.clock.elapsed());
         self.ctx.door.hear_news();
-        let mut worked = self.receive()?;
+        let mut worked = self.take_turns()?;
+        worked |= self.receive()?;
         worked |= self.take_settled()?;
         self.acknowledge();
         self.offer_to_writer();
@@ -262,7 +265,22 @@ impl Turn {
         self.look_after_touched()?;
         self.buffers.lend(self.lending.lent_max());
         worked |= self.unpark()?;
+        // They are not to wait for something to happen.
+        worked |= !self.next_turn.is_empty();
         Ok(worked)
+    }
+
+    /// Goes on with those for whom the last turn had no time, before others come; whether there were any.
+    fn take_turns(&mut self) -> io::Result<bool> {
+        self.ctx.decoded_in_turn = 0;
+        let waited = self.next_turn.len();
+        for _ in 0..waited {
+            let (index, generation) = self.next_turn.pop_front().expect("as many as there were");
+            if self.connections[index as usize].generation == generation {
+                self.resume(index)?;
+            }
+        }
+        Ok(waited > 0)
     }
 
     fn receive(&mut self) -> io::Result<bool> {
@@ -306,13 +324,17 @@ impl Turn {
             for _ in 0..self.no_room.len() {
                 let (index, generation) = self.no_room.pop_front().expect("as many as there were");
                 if self.connections[index as usize].generation == generation {
+                    // It is the first now.
+                    self.ctx.room_is_awaited = false;
                     self.resume(index)?;
                     if self.connections[index as usize].stall == Stall::NoRoom {
-                        // Those behind it would not find any either.
+                        // Those behind it would not find any either. It goes on before them: it may hold a decompressor.
+                        self.no_room.rotate_right(1);
                         break;
                     }
                 }
             }
+            self.ctx.room_is_awaited = !self.no_room.is_empty();
         }
         Ok(settled)
     }

@@ -88,7 +88,7 @@ impl Turn {
     pub(super) fn set_deadline(&mut self, index: u32) {
         let connection = &mut self.connections[index as usize];
         let limits = &self.ctx.limits;
-        let wants = if connection.stall == Stall::NoRoom {
+        let wants = if matches!(connection.stall, Stall::NoRoom | Stall::Turn) {
             connection.conversation.wait_for_server();
             Wants::Nothing
         } else {

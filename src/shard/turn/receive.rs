@@ -144,7 +144,7 @@ impl Turn {
         }
         match connection.stall {
             Stall::None => {}
-            Stall::NoRoom => {
+            Stall::NoRoom | Stall::Turn => {
                 self.held.push(&mut connection.leftover, run);
                 return Ok(());
             }
@@ -159,9 +159,9 @@ impl Turn {
                 connection.lingered_bytes += run.bytes();
                 self.buffers.give_back(run);
             }
-            Next::WaitForRoom => {
+            Next::WaitForRoom | Next::WaitForTurn => {
                 self.held.push(&mut connection.leftover, run);
-                self.stall(index, Stall::NoRoom)?;
+                self.stall(index, if next == Next::WaitForRoom { Stall::NoRoom } else { Stall::Turn })?;
             }
             Next::WaitForReplies => {
                 self.stall(index, Stall::Replies)?;
@@ -175,9 +175,18 @@ impl Turn {
         let connection = &mut self.connections[index as usize];
         connection.stall = stall;
         connection.stalled_at = connection.conversation.replies().progress();
-        if stall == Stall::NoRoom {
-            self.ctx.metrics().no_room_stalls.add(1);
-            self.no_room.push_back((index, connection.generation));
+        let generation = connection.generation;
+        match stall {
+            Stall::NoRoom => {
+                self.ctx.metrics().no_room_stalls.add(1);
+                self.no_room.push_back((index, generation));
+                self.ctx.room_is_awaited = true;
+            }
+            Stall::Turn => {
+                self.ctx.metrics().turn_stalls.add(1);
+                self.next_turn.push_back((index, generation));
+            }
+            Stall::Replies | Stall::None => {}
         }
         self.end_receive(index)
     }
@@ -235,17 +244,17 @@ impl Turn {
     /// Goes on with a connection that was stalled.
     pub(super) fn resume(&mut self, index: u32) -> io::Result<()> {
         let connection = &mut self.connections[index as usize];
+        connection.stall = Stall::None;
         if connection.stage != Stage::Open && connection.stage != Stage::HalfClosed {
             return Ok(());
         }
-        connection.stall = Stall::None;
         self.touch(index);
         loop {
             let connection = &mut self.connections[index as usize];
             let next = if let Some((mut block, range)) = connection.leftover.copied.take() {
                 let (consumed, next) =
                     connection.conversation.consume(&mut block.bytes_mut()[range.clone()], &mut self.ctx);
-                if matches!(next, Next::WaitForRoom | Next::WaitForReplies) {
+                if next.waits() {
                     connection.leftover.copied = Some((block, range.start + consumed..range.end));
                 } else {
                     self.ctx.pool.give_back(block);
@@ -254,7 +263,7 @@ impl Turn {
             } else if let Some(mut run) = self.held.pop(&mut connection.leftover) {
                 let (consumed, next) = connection.conversation.consume(self.buffers.bytes_of(&run), &mut self.ctx);
                 run.advance(consumed);
-                if matches!(next, Next::WaitForRoom | Next::WaitForReplies) {
+                if next.waits() {
                     self.held.push_front(&mut connection.leftover, run);
                 } else {
                     self.buffers.give_back(run);
@@ -272,6 +281,7 @@ impl Turn {
                 Next::Read => {}
                 Next::Close => return Ok(()),
                 Next::WaitForRoom => return self.stall(index, Stall::NoRoom),
+                Next::WaitForTurn => return self.stall(index, Stall::Turn),
                 Next::WaitForReplies => return self.stall(index, Stall::Replies),
             }
         }
