@@ -254,7 +254,9 @@ impl Body {
     /// What is to be answered instead of reading on: broken framing or compression (400), a limit (413, 400
     /// `BATCH_TOO_LARGE`), the pool (503). Events placed before stay placed and are not acknowledged.
     pub fn advance(&mut self, input: &mut [u8], ctx: &mut Context) -> Result<(usize, Progress), HttpError> {
-        if let ControlFlow::Break(stop) = self.drain(ctx)? {
+        if self.holds_back()
+            && let ControlFlow::Break(stop) = self.drain(ctx)?
+        {
             return Ok((0, stop));
         }
         let mut consumed = 0;
@@ -279,13 +281,16 @@ impl Body {
                 }
             }
         }
-        if let ControlFlow::Break(stop) = self.drain(ctx)? {
+        if self.holds_back()
+            && let ControlFlow::Break(stop) = self.drain(ctx)?
+        {
             return Ok((consumed, stop));
         }
         Ok((consumed, if self.finish(ctx)? { Progress::Done } else { Progress::NoRoom }))
     }
 
     /// How many of the bytes were used, and why not all were.
+    #[inline]
     fn take_data(&mut self, data: &mut [u8], ctx: &mut Context) -> Result<(usize, Flow), HttpError> {
         if self.target == Target::Skip {
             return Ok((data.len(), CONTINUE));
@@ -296,6 +301,10 @@ impl Body {
             let used = self.take_plain(data, self.framing.is_done(), ctx)?;
             return Ok((used, if used < data.len() { NO_ROOM } else { CONTINUE }));
         }
+        self.take_compressed(data, ctx)
+    }
+
+    fn take_compressed(&mut self, data: &[u8], ctx: &mut Context) -> Result<(usize, Flow), HttpError> {
         if self.decoder.is_none() {
             let kept_bytes = self.compressed.bytes().len() + data.len();
             let waits = !self.framing.is_done() && kept_bytes <= COMPRESSED_KEPT_BYTES_MAX;
@@ -386,6 +395,12 @@ impl Body {
         }
     }
 
+    /// Whether anything was kept aside: nothing of most bodies.
+    #[inline]
+    fn holds_back(&self) -> bool {
+        !self.backlog.is_empty() || !self.compressed.is_empty()
+    }
+
     /// Hands on what was kept aside, as far as its time has come; breaks where it has to wait.
     fn drain(&mut self, ctx: &mut Context) -> Result<Flow, HttpError> {
         if let stop @ ControlFlow::Break(_) = self.drain_backlog(ctx)? {
@@ -427,15 +442,21 @@ impl Body {
         Ok(CONTINUE)
     }
 
+    fn end_decoding(&mut self, ctx: &mut Context) -> Result<(), HttpError> {
+        if self.decoder.as_ref().is_none_or(|decoder| !decoder.is_complete()) {
+            return Err(DecodeError::Truncated.into());
+        }
+        // What follows may have to wait, and needs none.
+        self.release_decoder(ctx);
+        self.encoding = Encoding::Identity;
+        Ok(())
+    }
+
     /// The body is over: places what is left. False if there is no room for it yet.
+    #[inline]
     fn finish(&mut self, ctx: &mut Context) -> Result<bool, HttpError> {
         if self.is_decoded() {
-            if self.decoder.as_ref().is_none_or(|decoder| !decoder.is_complete()) {
-                return Err(DecodeError::Truncated.into());
-            }
-            // What follows may have to wait, and needs none.
-            self.release_decoder(ctx);
-            self.encoding = Encoding::Identity;
+            self.end_decoding(ctx)?;
         }
         if !matches!(self.target, Target::Store | Target::StoreTogether) {
             return Ok(true);
