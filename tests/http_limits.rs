@@ -174,6 +174,28 @@ fn pipelined_bombs_leave_others_their_turn() {
     assert!(count("turn_stalls") > 0);
 }
 
+/// More of them than there are buffers to receive into: those who wait hold none.
+#[test]
+fn bombs_that_wait_leave_others_something_to_receive_into() {
+    const BOMBS: u64 = 80;
+    let server = Setup::new().set("receive_buffers", 32).start();
+    let body = bodies::zstd(&[b"{}".as_slice(), &vec![b'\n'; (16 << 20) - 2]].concat());
+    let bomb = post("/v1/events", NDJSON, "Content-Encoding: zstd\r\n", &body);
+    let count = |name| observe::shard_metric(&server, name, 0).expect("a metric");
+    let mut hostile: Vec<_> = (0..BOMBS).map(|_| server.connect()).collect();
+    let mut other = server.connect();
+    other.ask(&bare("GET", "/health", "")).expect(200);
+    for client in &mut hostile {
+        client.send(&bomb);
+    }
+    other.ask(&bare("GET", "/health", "")).expect(200);
+    let served = count("events");
+    assert!(served < BOMBS / 4, "served behind {served} of {BOMBS} that came first");
+    for client in &mut hostile {
+        client.receive().expect(202);
+    }
+}
+
 #[test]
 fn decompressors_of_long_bodies_are_bounded_and_short_ones_need_none_of_them() {
     let server = Setup::new().set("decoders_per_shard_max", 1).start();

@@ -37,7 +37,7 @@ pub(super) enum Stall {
     None,
     /// The log buffer has no room: every connection's bytes wait, in the provided buffers they arrived in.
     NoRoom,
-    /// The turn has done enough: they wait in the same way for the next.
+    /// The turn has done enough: its bytes wait for the next in a block of its own.
     Turn,
     /// Its answers have no room, because the peer does not read them or asks too many questions at once: its bytes wait
     /// in a block of its own, and where they arrived what goes beyond that.

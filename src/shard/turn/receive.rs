@@ -144,11 +144,11 @@ impl Turn {
         }
         match connection.stall {
             Stall::None => {}
-            Stall::NoRoom | Stall::Turn => {
+            Stall::NoRoom => {
                 self.held.push(&mut connection.leftover, run);
                 return Ok(());
             }
-            Stall::Replies => return self.copy_aside(index, run),
+            Stall::Replies | Stall::Turn => return self.copy_aside(index, run),
         }
         let input = self.buffers.bytes_of(&run);
         let (consumed, next) = connection.conversation.consume(input, &mut self.ctx);
@@ -159,12 +159,12 @@ impl Turn {
                 connection.lingered_bytes += run.bytes();
                 self.buffers.give_back(run);
             }
-            Next::WaitForRoom | Next::WaitForTurn => {
+            Next::WaitForRoom => {
                 self.held.push(&mut connection.leftover, run);
-                self.stall(index, if next == Next::WaitForRoom { Stall::NoRoom } else { Stall::Turn })?;
+                self.stall(index, Stall::NoRoom)?;
             }
-            Next::WaitForReplies => {
-                self.stall(index, Stall::Replies)?;
+            Next::WaitForTurn | Next::WaitForReplies => {
+                self.stall(index, if next == Next::WaitForTurn { Stall::Turn } else { Stall::Replies })?;
                 self.copy_aside(index, run)?;
             }
         }
@@ -222,8 +222,9 @@ impl Turn {
         Ok(())
     }
 
-    /// Copies a run into the connection's own block, so that a peer that does not read holds no shared buffer. What that block
-    /// does not take stays where it is: a peer that reads all the time may have sent as much before its first answer.
+    /// Copies a run into the connection's own block, so that a peer that does not read, or asks for more than a turn has time
+    /// for, holds no shared buffer. What that block does not take stays where it is: a peer that reads all the time may have
+    /// sent as much before its first answer.
     pub(super) fn copy_aside(&mut self, index: u32, run: Run) -> io::Result<()> {
         let leftover = &mut self.connections[index as usize].leftover;
         if leftover.set_aside(&mut self.ctx.pool, self.buffers.bytes_of(&run)) {
