@@ -48,7 +48,7 @@ pub(super) struct RunArgs {
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     json: Option<PathBuf>,
     /// Write the latency distribution for HdrHistogram's plotters, and beside it that from the actual sends as
-    /// FILE.uncorrected.
+    /// FILE.uncorrected; '-' for standard output, without the second.
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     hgrm: Option<PathBuf>,
     /// Write a report with charts, one file.
@@ -125,6 +125,9 @@ impl RunArgs {
 /// Refuses before the load what would fail behind it.
 fn check_ends(args: &RunArgs) -> Result<(), Failure> {
     args.outputs().check()?;
+    if let Some(pid) = args.server_pid.filter(|pid| resident_bytes(*pid).is_none()) {
+        return Err(Failure::usage(format!("--server-pid {pid}: no process whose memory can be watched")));
+    }
     let Some(data) = &args.verify else { return Ok(()) };
     std::fs::read_dir(data)
         .map_err(|error| Failure::usage(format!("--verify {}: no log can be read there: {error}", data.display())))?;
@@ -203,7 +206,7 @@ fn show(args: &RunArgs, result: &RunResult) {
         eprintln!();
     }
     let summary = report::summary(result);
-    if args.outputs().json_is_printed() {
+    if args.outputs().is_printed() {
         eprint!("{summary}");
     } else {
         print(&summary);
