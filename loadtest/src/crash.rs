@@ -273,19 +273,21 @@ fn judge(crash: &Crash, promised: &Promised) -> Result<Verdict, String> {
 
 fn log_is_sound(crash: &Crash) -> Result<bool, String> {
     let tell = |error: std::io::Error| format!("{}: {error}", crash.tidegate.display());
-    let mut child = Command::new(&crash.tidegate)
+    let mut command = Command::new(&crash.tidegate);
+    command
         .args([Path::new("verify"), Path::new("--data"), &crash.data])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .map_err(tell)?;
+        .stderr(Stdio::null());
+    // What Ctrl-C would end would look like a damaged log.
+    process::dies_with_us(&mut command);
+    let mut child = command.spawn().map_err(tell)?;
     loop {
         if let Some(status) = child.try_wait().map_err(tell)? {
             return Ok(status.success());
         }
         if let Err(interrupted) = crash.goes_on() {
-            let _ = child.kill();
+            let _ = process::signal_group(&child, libc::SIGKILL);
             let _ = child.wait();
             return Err(interrupted);
         }

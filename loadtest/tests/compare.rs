@@ -122,9 +122,11 @@ fn a_run_that_failed_is_never_better() {
     let (base, fast) = (result(home.path(), "base", 1000, 500), result(home.path(), "fast", 2000, 200));
     assert!(compare(&[&base, &fast]).1.contains("BETTER"));
     let missed = json!([{ "name": "p95_us", "limit": 1.0, "value": 9.0, "passed": false }]);
-    let cases: [Case<'_>; 6] = [
+    let unread = ("verdict_failed", "the log was not read to its end".into());
+    let cases: [Case<'_>; 7] = [
         ("unsound", &[("verdict.sound", false.into())], 4, "NOT SOUND"),
         ("nothing", &[("outcomes.accepted", 0.into())], 3, "no request answered"),
+        ("unread", &[("verdict", Value::Null), unread], 5, "has no verdict"),
         ("interrupted", &[("valid", false.into()), ("interrupted", "SIGINT".into())], 5, "interrupted"),
         ("unsolicited", &[("valid", false.into()), ("outcomes.unsolicited", 1.into())], 5, "no request was waiting"),
         ("failing", &[("error_rate", 0.5.into())], 1, "WORSE"),
@@ -140,4 +142,40 @@ fn a_run_that_failed_is_never_better() {
     // To be better than a run that says nothing says nothing.
     let (code, shown, said) = compare(&[&changed(&base, "unsound-base", &[("verdict.sound", false.into())]), &fast]);
     assert!(code == 4 && !shown.contains("BETTER"), "{code}: {shown}{said}");
+}
+
+/// What another version means by a name is not known.
+#[test]
+fn a_result_of_another_schema_is_refused() {
+    let home = tempfile::tempdir().unwrap();
+    let base = result(home.path(), "base", 1000, 500);
+    for schema in [json!(2), json!(0), json!("1")] {
+        let other = changed(&base, "other", &[("schema", schema.clone())]);
+        let (code, shown, said) = compare(&[&base, &other]);
+        assert!(code == 2 && said.contains(&format!("{other}: schema {schema}, ")), "{code}: {said}");
+        assert!(said.contains("schema 1 only") && shown.is_empty(), "{said}{shown}");
+    }
+    // Nor are its fields asked for.
+    let other = write(home.path(), "later", &json!({ "schema": 2 }));
+    let (code, _, said) = compare(&[&base, &other]);
+    assert!(code == 2 && said.contains("schema 2"), "{code}: {said}");
+}
+
+/// How much it scatters is not known of one value.
+#[test]
+fn a_difference_of_runs_of_one_interval_is_told_and_not_judged() {
+    let home = tempfile::tempdir().unwrap();
+    let short = |name: &str, rate| {
+        let ten = result(home.path(), name, rate, 500);
+        let interval =
+            serde_json::from_str::<Value>(&std::fs::read_to_string(&ten).unwrap()).unwrap()["intervals"][0].take();
+        changed(&ten, name, &[("intervals", json!([interval]))])
+    };
+    let (base, slower) = (short("base", 1000), short("slower", 800));
+    let (code, shown, said) = compare(&[&base, &slower, "--both-ways"]);
+    assert!(code == 0 && !shown.contains("WORSE") && shown.contains("not told from noise"), "{code}: {shown}{said}");
+    assert!(said.contains("requests_per_second, events_per_second, p50_us, p99_us scatter"), "{said}");
+    let twice = |one: &str| [one, one].join(",");
+    let (code, shown, said) = compare(&[&twice(&base), &twice(&slower)]);
+    assert!(code == 1 && shown.contains("WORSE") && said.is_empty(), "{code}: {shown}{said}");
 }

@@ -5,7 +5,7 @@ mod support;
 use std::net::TcpStream;
 use std::path::Path;
 
-use support::{Interruptible, Lease, Server, doctored, load, refusal, server_command, show, tidegate};
+use support::{Hanging, Interruptible, Lease, Server, doctored, load, refusal, server_command, show, tidegate};
 
 /// Rounds of kill -9: nothing is lost; and a reader that hides one event is found out.
 #[test]
@@ -81,6 +81,25 @@ fn an_interrupted_crash_test_leaves_its_result_and_nothing_else() {
     }
 }
 
+/// Ctrl-C is for the whole group of processes; a `tidegate verify` that it ended would have found the log damaged.
+#[test]
+fn a_crash_test_interrupted_at_its_last_look_has_found_nothing_wrong() {
+    let home = tempfile::tempdir().unwrap();
+    let (listen, admin, data) = (Lease::take(), Lease::take(), home.path().join("log"));
+    let reader = Hanging::new(home.path(), "verify");
+    let mut all = options(&server_command(&listen, &admin, &data), &listen, &data, home.path());
+    all.extend(["--rounds", "1", "--json", "-", "--tidegate", &show(&reader.program)].map(str::to_owned));
+    let mut crash = Interruptible::start(&all);
+    crash.until("hangs");
+    crash.signal_group("-INT");
+    let (code, said, rest) = crash.ended();
+    assert_eq!(code, 130, "{said}{rest}");
+    // What is for people does not stand beside what is for programs.
+    let result: serde_json::Value = serde_json::from_str(&said).unwrap_or_else(|error| panic!("{error}: {said}"));
+    assert!(rest.contains("NOT DONE · INTERRUPTED by SIGINT"), "{rest}");
+    assert!(result["log_is_sound"].is_null() && result["last"]["sound"] == true, "{result}");
+}
+
 /// What would call a sound server unsound, or one that was not tried sound.
 #[test]
 fn what_says_nothing_about_a_server_is_refused() {
@@ -88,6 +107,7 @@ fn what_says_nothing_about_a_server_is_refused() {
     let (listen, admin, data) = (Lease::take(), Lease::take(), home.path().join("log"));
     let all = options(&server_command(&listen, &admin, &data), &listen, &data, home.path());
     let nowhere = show(&home.path().join("none/r"));
+    let spelt_otherwise = show(&home.path().join("./server.log"));
     for refused in [
         ["--rounds", "0"],
         ["--load-max", "0s"],
@@ -100,6 +120,8 @@ fn what_says_nothing_about_a_server_is_refused() {
         ["--json", &nowhere],
         ["--server-log", &nowhere],
         ["--tidegate", &nowhere],
+        // The path of its --server-log.
+        ["--json", &spelt_otherwise],
     ] {
         let (code, said) = refusal(&[&all[..], &refused.map(str::to_owned)].concat());
         assert!(code == 2 && said.contains(refused[0]), "{refused:?}: {code}: {said}");

@@ -68,9 +68,6 @@ fn outputs_that_cannot_be_written_are_refused_before_the_load() {
             assert!(code == 2 && said.contains(path) && said.contains(option), "{option}: {code}: {said}");
         }
     }
-    let same = show(&server.home().join("same"));
-    let (code, said) = refusal(&[&run[..], &["--json", &same, "--html", &same]].concat());
-    assert!(code == 2 && said.contains("both name"), "{code}: {said}");
     let (code, said) = refusal(&[&run[..], &["--verify", &nowhere]].concat());
     assert!(code == 2 && said.contains("--verify"), "{code}: {said}");
     let (code, said) = refusal(&[&run[..], &["--verify", &home, "--tidegate", &nowhere]].concat());
@@ -82,6 +79,100 @@ fn outputs_that_cannot_be_written_are_refused_before_the_load() {
     let (code, said) = refusal(&[&run[..], &["--html", "/dev/full", "--json", &json]].concat());
     assert!(code == 3 && said.contains("/dev/full"), "{code}: {said}");
     assert!(std::fs::read_to_string(&json).unwrap().contains("\"schema\""));
+}
+
+/// A run of the load generator that is refused before it sends anything, or is over at once.
+fn short_run(server: &Server, options: &[&str]) -> std::process::Output {
+    let target = server.address().to_string();
+    let run =
+        ["run", "--target", &target, "--duration", "50ms", "--warmup", "0s", "--batch", "2", "--connections", "2"];
+    let output = Command::new(env!("CARGO_BIN_EXE_tidegate-load"))
+        .args([&run[..], &["--allow-bottleneck", "--timeout", "120s"], options].concat())
+        .current_dir(server.home())
+        .output();
+    output.unwrap()
+}
+
+/// One would be written over the other.
+#[test]
+fn one_place_for_two_outputs_is_refused_however_it_is_spelt() {
+    let server = Server::start();
+    let home = server.home();
+    let absolute = show(&home.join("new"));
+    std::fs::write(home.join("there"), "kept").unwrap();
+    std::fs::hard_link(home.join("there"), home.join("hard")).unwrap();
+    for (link, to) in [("to-there", "there"), ("to-new", "new"), ("to-link", "to-new"), ("here", ".")] {
+        std::os::unix::fs::symlink(to, home.join(link)).unwrap();
+    }
+    for (one, other) in [
+        ("new", "new"),
+        ("new", "./new"),
+        ("new", "data/../new"),
+        ("new", &absolute),
+        ("new", "here/new"),
+        ("new", "to-new"),
+        ("to-link", "to-new"),
+        ("there", "to-there"),
+        ("there", "hard"),
+        ("-", "-"),
+    ] {
+        let output = short_run(&server, &["--json", one, "--html", other]);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(2) && said.contains("both name"), "{one} and {other}: {output:?}");
+    }
+    let output = short_run(&server, &["--hgrm", "new", "--html", "./new.uncorrected"]);
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    assert!(!home.join("new").exists() && std::fs::read_to_string(home.join("there")).unwrap() == "kept");
+    // Nothing there is written over.
+    let output = short_run(&server, &["--json", "/dev/null", "--html", "/dev/null", "--hgrm", "new"]);
+    assert!(output.status.code() != Some(2) && home.join("new").exists(), "{output:?}");
+}
+
+/// What is at its end is no file yet.
+#[test]
+fn an_output_through_a_link_that_leads_to_nothing_is_written() {
+    let server = Server::start();
+    for (link, to) in [("first", "second"), ("second", "r.json"), ("astray", "none/r.json")] {
+        std::os::unix::fs::symlink(to, server.home().join(link)).unwrap();
+    }
+    let output = short_run(&server, &["--json", "first"]);
+    assert_ne!(output.status.code(), Some(2), "{output:?}");
+    assert!(std::fs::read_to_string(server.home().join("r.json")).unwrap().contains("\"schema\""));
+    let output = short_run(&server, &["--json", "astray"]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(2) && said.contains("No such file or directory"), "{output:?}");
+}
+
+/// Beside what is no file there is none either, and standard output has room for one thing.
+#[test]
+fn a_distribution_that_is_printed_is_alone() {
+    let server = Server::start();
+    let names = |directory: &str| -> Vec<String> {
+        let entries = std::fs::read_dir(server.home().join(directory)).unwrap();
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    };
+    let before = names(".").len();
+    let output = short_run(&server, &["--hgrm", "-"]);
+    let (shown, said) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.code() != Some(2) && said.contains("goodput"), "{output:?}");
+    assert!(shown.trim_start().starts_with("Value") && shown.matches("TotalCount").count() == 1, "{shown}");
+    assert_eq!(names(".").len(), before, "{:?}", names("."));
+    // A device of this test: a link to it, in a directory where a file could be made.
+    std::os::unix::fs::symlink("/dev/null", server.home().join("device")).unwrap();
+    let output = short_run(&server, &["--hgrm", "device"]);
+    assert!(output.status.code() != Some(2) && !names(".").contains(&"device.uncorrected".to_owned()), "{output:?}");
+}
+
+/// Nobody's memory would be watched, and the result would not say so.
+#[test]
+fn a_server_process_that_is_not_there_is_refused_before_the_load() {
+    let server = Server::start();
+    // More than any number of a process: PID_MAX_LIMIT is 2^22.
+    for pid in ["0", "4194305"] {
+        let output = short_run(&server, &["--server-pid", pid]);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(2) && said.contains(&format!("--server-pid {pid}")), "{output:?}");
+    }
 }
 
 /// A generator that was stopped says so: what it measured then is its own pause.

@@ -91,6 +91,21 @@ fn keys_and_headers_and_slow_readers_stand_beside_the_load() {
     assert_eq!(result["slow_readers"]["connections"], 2, "{result}");
 }
 
+/// Results are passed on.
+#[test]
+fn no_secret_of_a_header_is_in_json_or_page() {
+    let server = Server::start();
+    let page = server.home().join("r.html");
+    let secrets =
+        ["--header", "Authorization: Bearer hidden", "--header=X-API-Key: hidden", "--header", "X-More: shown"];
+    let (result, _) = server.run_unverified(&[&secrets[..], &["--batch", "2", "--html", &show(&page)]].concat());
+    let command = result["manifest"]["command"].as_str().unwrap();
+    assert!(command.contains("'Authorization: Bearer ***'") && command.contains("'X-More: shown'"), "{command}");
+    let page = std::fs::read_to_string(&page).unwrap();
+    assert!(page.contains("X-More: shown"), "the page has no command");
+    assert!(!result.to_string().contains("hidden") && !page.contains(" hidden"), "{command}");
+}
+
 #[test]
 fn every_schedule_offers_what_it_says() {
     let server = Server::start();

@@ -3,13 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use serde_json::Value;
 
 use super::{Exit, Failure, load, print};
 use crate::quantity;
 use crate::report::RunResult;
-use crate::report::compare::{Meaning, compare, show};
+use crate::report::compare::{Difference, Meaning, compare, show};
 use crate::report::likeness;
-use crate::report::standing::{self, Fault};
+use crate::report::standing::{self, Fault, SCHEMA};
 
 /// See the module text.
 #[derive(Clone, Debug, Args)]
@@ -20,7 +21,8 @@ pub(super) struct CompareArgs {
     /// The second side, likewise.
     #[arg(value_name = "NEW")]
     new: String,
-    /// The share by which a quantity may differ; what the runs scatter is allowed beyond it.
+    /// The share by which a quantity may differ; what the runs scatter is allowed beyond it. Of single runs of one interval
+    /// nobody knows the scatter: no difference of theirs is called worse or better, but for the error rate's.
     #[arg(long, value_parser = quantity::share, default_value = "5%", value_name = "SHARE")]
     threshold: f64,
     /// Also fail if something became better: a baseline that is no longer true.
@@ -50,6 +52,7 @@ pub(super) fn run(args: &CompareArgs) -> Result<Exit, Failure> {
     let gravest = tell_faults(&base, &new, args.allow_bottleneck);
     let missed = standing::newly_missed(&base, &new);
     let differences = compare(&base, &new, args.threshold, gravest.is_none() && missed.is_empty());
+    tell_unknown_noise(&differences);
     print(&show(&differences));
     for name in &missed {
         print(&format!("threshold {name}: missed by the second side only  WORSE\n"));
@@ -60,7 +63,7 @@ pub(super) fn run(args: &CompareArgs) -> Result<Exit, Failure> {
         Some(Fault::Unsound) => Exit::Unsound,
         _ if is_missed => Exit::Missed,
         Some(Fault::NothingAnswered) => Exit::Unable,
-        Some(Fault::Invalid | Fault::GeneratorBound) => Exit::Invalid,
+        Some(Fault::Unjudged | Fault::Invalid | Fault::GeneratorBound) => Exit::Invalid,
         None => Exit::Ok,
     })
 }
@@ -79,6 +82,19 @@ fn tell_faults(base: &[RunResult], new: &[RunResult], allows_bottleneck: bool) -
     gravest
 }
 
+/// Says of what it cannot be told whether it is worse, and what to do about it.
+fn tell_unknown_noise(differences: &[Difference]) {
+    let names: Vec<&str> =
+        differences.iter().filter(|difference| difference.noise.is_none()).map(|difference| difference.name).collect();
+    if !names.is_empty() {
+        eprintln!(
+            "tidegate-load: nobody knows how {} scatter: a side has one run of fewer than two intervals with a value. No difference \
+             of these is called worse or better; give several runs of each side, or longer ones",
+            names.join(", ")
+        );
+    }
+}
+
 /// All results in files joined by commas.
 fn read(files: &str) -> Result<Vec<RunResult>, Failure> {
     let mut runs = Vec::new();
@@ -90,10 +106,21 @@ fn read(files: &str) -> Result<Vec<RunResult>, Failure> {
 
 fn read_one(file: &Path) -> Result<Vec<RunResult>, Failure> {
     let text = load::read_file(file)?;
-    let runs: Result<Vec<RunResult>, _> = serde_json::Deserializer::from_str(&text).into_iter().collect();
+    let refuse = |why: String| Failure::usage(format!("{}: {why}", file.display()));
+    let runs: Result<Vec<RunResult>, Failure> = serde_json::Deserializer::from_str(&text)
+        .into_iter::<Value>()
+        .map(|run| {
+            let run = run.map_err(|error| refuse(format!("not a result of 'run --json': {error}")))?;
+            // Before the fields are looked at: those of another schema may have other names, or other meanings.
+            let schema = &run["schema"];
+            if !schema.is_null() && *schema != SCHEMA {
+                return Err(refuse(format!("schema {schema}, and this program compares schema {SCHEMA} only")));
+            }
+            serde_json::from_value(run).map_err(|error| refuse(format!("not a result of 'run --json': {error}")))
+        })
+        .collect();
     match runs {
-        Ok(runs) if runs.is_empty() => Err(Failure::usage(format!("{}: no result in it", file.display()))),
-        Ok(runs) => Ok(runs),
-        Err(error) => Err(Failure::usage(format!("{}: not a result of 'run --json': {error}", file.display()))),
+        Ok(runs) if runs.is_empty() => Err(refuse("no result in it".into())),
+        runs => runs,
     }
 }

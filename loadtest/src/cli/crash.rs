@@ -1,12 +1,12 @@
 //! `tidegate-load crash`: rounds of load, kill -9, restart, oracle.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
 
 use super::load::Times;
-use super::outputs::check_writable;
+use super::outputs::check_outputs;
 use super::{Exit, Failure, LoadArgs, print, write_file};
 use crate::crash::{self, Crash, CrashResult, Round};
 use crate::interrupt::Interrupt;
@@ -106,9 +106,10 @@ fn check(args: &CrashArgs) -> Result<(), Failure> {
         );
         return Err(Failure::usage(why));
     }
-    for (option, path) in [("--json", args.json.as_deref()), ("--server-log", Some(args.server_log.as_path()))] {
-        path.map_or(Ok(()), |path| check_writable(option, path))?;
-    }
+    // A log named '-' is a file.
+    let log = Path::new(".").join(&args.server_log);
+    let json = args.json.as_deref().map(|path| ("--json", path));
+    check_outputs(&json.into_iter().chain([("--server-log", log.as_path())]).collect::<Vec<_>>())?;
     log::check_program(&log::program(args.load.tidegate.as_deref())).map_err(Failure::usage)
 }
 
@@ -150,5 +151,9 @@ fn show(args: &CrashArgs, found: &CrashResult) {
     if let Some(is_sound) = found.log_is_sound {
         text += if is_sound { " · tidegate verify: sound" } else { " · tidegate verify: DAMAGED" };
     }
-    print(&format!("{text}\n"));
+    if args.json.as_deref() == Some(Path::new("-")) {
+        eprintln!("{text}");
+    } else {
+        print(&format!("{text}\n"));
+    }
 }

@@ -122,7 +122,8 @@ pub struct Times {
     /// Load before measuring begins.
     #[arg(long, value_parser = quantity::duration, default_value = "1s", value_name = "TIME")]
     pub warmup: Duration,
-    /// How long answers are waited for at the end.
+    /// How long answers are waited for at the end, also at that which SIGINT or SIGTERM brings: of a server that hangs, all of
+    /// this. A second signal ends the process at once, and its result is lost.
     #[arg(long, value_parser = quantity::duration, default_value = "10s", value_name = "TIME")]
     pub drain: Duration,
     /// Length of an interval of the time series.
@@ -310,7 +311,7 @@ impl LoadArgs {
     /// The first events of a log.
     fn replayed(&self, data: &Path, run: Run) -> Result<Templates, Failure> {
         let (mut lines, mut bytes) = (Vec::new(), 0);
-        log::read(&log::program(self.tidegate.as_deref()), data, |line| {
+        log::read(&log::program(self.tidegate.as_deref()), data, &|| true, |line| {
             bytes += line.len();
             lines.push(line.to_vec());
             lines.len() < TEMPLATES_MAX && bytes < REPLAY_BYTES_MAX

@@ -16,6 +16,9 @@ pub use load::LoadArgs;
 
 use crate::interrupt::Signal;
 
+/// What stands for a secret.
+const MASK: &str = "***";
+
 /// Why a command ends with another code than 0; see `loadtest/docs/result.md`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
@@ -108,13 +111,43 @@ pub fn main() -> ExitCode {
     ExitCode::from(exit.code())
 }
 
-/// The command line as it was typed, quoted where a shell needs it.
+/// The command line as it was typed, quoted where a shell needs it, without the secrets in it: results are passed on.
 fn typed() -> String {
-    let quote = |argument: String| {
-        let is_plain = argument.chars().all(|c| c.is_ascii_alphanumeric() || "-_./:=,@%+".contains(c));
-        if is_plain && !argument.is_empty() { argument } else { format!("'{}'", argument.replace('\'', r"'\''")) }
-    };
-    std::env::args().map(quote).collect::<Vec<_>>().join(" ")
+    let arguments = std::env::args_os().map(|argument| argument.to_string_lossy().into_owned());
+    masked(arguments.collect()).iter().map(|argument| quoted(argument)).collect::<Vec<_>>().join(" ")
+}
+
+fn quoted(argument: &str) -> String {
+    let is_plain = argument.chars().all(|c| c.is_ascii_alphanumeric() || "-_./:=,@%+".contains(c));
+    if is_plain && !argument.is_empty() { argument.into() } else { format!("'{}'", argument.replace('\'', r"'\''")) }
+}
+
+/// The arguments with what proves an identity in a `--header` taken out.
+fn masked(mut arguments: Vec<String>) -> Vec<String> {
+    let mut is_header = false;
+    for argument in &mut arguments {
+        if is_header {
+            *argument = masked_header(argument);
+        } else if let Some(line) = argument.strip_prefix("--header=") {
+            *argument = format!("--header={}", masked_header(line));
+        }
+        is_header = !is_header && argument == "--header";
+    }
+    arguments
+}
+
+/// `Authorization: Bearer ***` of a line with a token, the line itself if its header is not one of those that hold secrets.
+fn masked_header(line: &str) -> String {
+    let Some((name, value)) = line.split_once(':') else { return line.into() };
+    match name.trim().to_ascii_lowercase().as_str() {
+        "authorization" | "proxy-authorization" => match value.trim_start().split_once(' ') {
+            Some((scheme, _)) => format!("{name}: {scheme} {MASK}"),
+            // A token without a scheme.
+            None => format!("{name}: {MASK}"),
+        },
+        "x-api-key" | "cookie" => format!("{name}: {MASK}"),
+        _ => line.into(),
+    }
 }
 
 /// Prints to standard output. A reader that went away ends nothing: the exit code still counts.
@@ -131,4 +164,34 @@ fn write_file(path: &Path, text: &str) -> Result<(), Failure> {
         return Ok(());
     }
     std::fs::write(path, text).map_err(|error| Failure::unable(format!("{}: {error}", path.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_proves_an_identity_is_not_recorded() {
+        for (line, shown) in [
+            ("Authorization: Bearer hidden", "Authorization: Bearer ***"),
+            ("authorization:Basic hidden", "authorization: Basic ***"),
+            ("Authorization: Digest username=\"hidden\", uri=\"hidden\"", "Authorization: Digest ***"),
+            ("Authorization: hidden", "Authorization: ***"),
+            ("Proxy-Authorization: Bearer hidden", "Proxy-Authorization: Bearer ***"),
+            ("X-API-Key: hidden", "X-API-Key: ***"),
+            ("x-api-key : hidden hidden", "x-api-key : ***"),
+            ("Cookie: a=hidden; b=hidden", "Cookie: ***"),
+            ("X-Priority: high", "X-Priority: high"),
+            ("no colon", "no colon"),
+        ] {
+            let apart = ["run", "--header", line, "--batch", "5"].map(str::to_owned).to_vec();
+            assert_eq!(masked(apart), ["run", "--header", shown, "--batch", "5"], "{line}");
+            assert_eq!(masked(vec![format!("--header={line}")]), [format!("--header={shown}")], "{line}");
+        }
+        // Of two, the second too.
+        let two = ["--header", "Cookie: hidden", "--header", "Cookie: hidden"].map(str::to_owned).to_vec();
+        assert!(masked(two).iter().all(|argument| !argument.contains("hidden")));
+        assert_eq!(quoted("Cookie: ***"), "'Cookie: ***'");
+        assert_eq!(quoted("it's"), r"'it'\''s'");
+    }
 }

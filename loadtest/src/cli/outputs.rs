@@ -3,11 +3,15 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use super::{Failure, write_file};
 use crate::report::{self, RunResult};
 use crate::run::Run;
+
+/// Links that the kernel follows before it gives up: path_resolution(7).
+const LINKS_MAX: usize = 40;
 
 /// The files that were asked for.
 #[derive(Clone, Copy, Debug)]
@@ -21,23 +25,17 @@ pub(super) struct Outputs<'a> {
 }
 
 impl Outputs<'_> {
-    /// Refuses what cannot be written, and one file for two outputs.
+    /// Refuses what cannot be written, and one place for two outputs.
     pub(super) fn check(&self) -> Result<(), Failure> {
-        let beside = self.hgrm.map(uncorrected);
+        let beside = self.hgrm.and_then(uncorrected);
         let all = [("--json", self.json), ("--hgrm", self.hgrm), ("--hgrm", beside.as_deref()), ("--html", self.html)];
         let given: Vec<(&str, &Path)> = all.into_iter().filter_map(|(option, path)| Some((option, path?))).collect();
-        for (at, (option, path)) in given.iter().enumerate() {
-            if let Some((other, _)) = given[..at].iter().find(|(_, earlier)| earlier == path && is_kept(path)) {
-                return Err(Failure::usage(format!("{other} and {option} both name {}", path.display())));
-            }
-            check_writable(option, path)?;
-        }
-        Ok(())
+        check_outputs(&given)
     }
 
-    /// Whether standard output is the JSON's.
-    pub(super) fn json_is_printed(&self) -> bool {
-        self.json == Some(Path::new("-"))
+    /// Whether standard output is that of one of them.
+    pub(super) fn is_printed(&self) -> bool {
+        [self.json, self.hgrm, self.html].contains(&Some(Path::new("-")))
     }
 
     /// Writes each; those that cannot be are named together in the failure.
@@ -51,7 +49,9 @@ impl Outputs<'_> {
         }
         if let Some(path) = self.hgrm {
             write(path, &report::hgrm(&totals.corrected));
-            write(&uncorrected(path), &report::hgrm(&totals.uncorrected));
+            if let Some(beside) = uncorrected(path) {
+                write(&beside, &report::hgrm(&totals.uncorrected));
+            }
         }
         if let Some(path) = self.html {
             write(path, &report::html(result, &totals.corrected, &totals.uncorrected));
@@ -70,11 +70,11 @@ impl Outputs<'_> {
     }
 }
 
-/// The file beside that of `--hgrm` for the latency from the actual sends.
-fn uncorrected(path: &Path) -> PathBuf {
+/// The file beside that of `--hgrm` for the latency from the actual sends; standard output, pipes and devices have none.
+fn uncorrected(path: &Path) -> Option<PathBuf> {
     let mut beside = path.to_owned().into_os_string();
     beside.push(".uncorrected");
-    beside.into()
+    is_kept(path).then(|| beside.into())
 }
 
 /// Whether what is written there can be written over: no standard output, pipe or device.
@@ -82,8 +82,63 @@ fn is_kept(path: &Path) -> bool {
     path != Path::new("-") && fs::metadata(path).map_or(true, |found| found.is_file())
 }
 
+/// Refuses what cannot be written, and one place for two outputs, however it is spelt. Nothing there is changed.
+pub(super) fn check_outputs(given: &[(&str, &Path)]) -> Result<(), Failure> {
+    let mut taken: Vec<(&str, Place)> = Vec::new();
+    for (option, path) in given {
+        check_writable(option, path)?;
+        let Some(place) = Place::of(path) else { continue };
+        if let Some((other, _)) = taken.iter().find(|(_, earlier)| *earlier == place) {
+            return Err(Failure::usage(format!("{other} and {option} both name {}", path.display())));
+        }
+        taken.push((option, place));
+    }
+    Ok(())
+}
+
+/// Where something is written, the same for each spelling of it.
+#[derive(Debug, PartialEq, Eq)]
+enum Place {
+    StandardOutput,
+    /// Device and inode of a file that is there: hard links have two names.
+    File(u64, u64),
+    /// Name of one that is not.
+    New(PathBuf),
+}
+
+impl Place {
+    /// `None` for what several may be written to, as pipes and devices, and for what cannot be found.
+    fn of(path: &Path) -> Option<Self> {
+        if path == Path::new("-") {
+            return Some(Self::StandardOutput);
+        }
+        match fs::metadata(path) {
+            Ok(found) => found.is_file().then(|| Self::File(found.dev(), found.ino())),
+            Err(_) => {
+                let end = end_of_links(path);
+                Some(Self::New(directory_of(&end).canonicalize().ok()?.join(end.file_name()?)))
+            }
+        }
+    }
+}
+
+/// What a symbolic link that leads to nothing would be followed to, and any other path itself.
+fn end_of_links(path: &Path) -> PathBuf {
+    let mut end = path.to_owned();
+    for _ in 0..LINKS_MAX {
+        let Ok(next) = fs::read_link(&end) else { break };
+        end = directory_of(&end).join(next);
+    }
+    end
+}
+
+/// The directory in which a path is; `.` for a mere name.
+fn directory_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
 /// Refuses a path that cannot be written. Nothing there is changed.
-pub(super) fn check_writable(option: &str, path: &Path) -> Result<(), Failure> {
+fn check_writable(option: &str, path: &Path) -> Result<(), Failure> {
     let refuse = |why: String| Failure::usage(format!("{option} {}: cannot be written: {why}", path.display()));
     let tell = |error: std::io::Error| refuse(error.to_string());
     if path == Path::new("-") {
@@ -95,8 +150,10 @@ pub(super) fn check_writable(option: &str, path: &Path) -> Result<(), Failure> {
         // To open a pipe would be to wait for its reader.
         Ok(_) => Ok(()),
         Err(error) if error.kind() == ErrorKind::NotFound => {
-            let made = OpenOptions::new().write(true).create_new(true).open(path);
-            made.and_then(|_| fs::remove_file(path)).map_err(tell)
+            // Through a link that leads to nothing a file can be written, but not made anew.
+            let end = end_of_links(path);
+            let made = OpenOptions::new().write(true).create_new(true).open(&end);
+            made.and_then(|_| fs::remove_file(&end)).map_err(tell)
         }
         Err(error) => Err(tell(error)),
     }

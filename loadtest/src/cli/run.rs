@@ -1,7 +1,7 @@
 //! `tidegate-load run`: a plan, its run, and everything that is said of it.
 
 use std::io::{IsTerminal, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,7 +48,7 @@ pub(super) struct RunArgs {
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     json: Option<PathBuf>,
     /// Write the latency distribution for HdrHistogram's plotters, and beside it that from the actual sends as
-    /// FILE.uncorrected.
+    /// FILE.uncorrected; '-' for standard output, without the second.
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     hgrm: Option<PathBuf>,
     /// Write a report with charts, one file.
@@ -94,19 +94,12 @@ pub(super) fn run(args: &RunArgs) -> Result<Exit, Failure> {
     let outputs = args.outputs();
     let mut unread = None;
     if let Some(data) = &args.verify {
-        // First of all: a log that cannot be read, or a signal meanwhile, must not cost what was measured.
+        // First of all: a log that cannot be read, or a second signal, must not cost what was measured.
         result.verdict_failed = Some("the log was not read to its end".into());
         // What cannot be written now is told when it is written again.
         let _ = outputs.write_early(&result, &done);
         let account = Account { templates: &plan.templates, ledgers: &done.ledgers };
-        let program = log::program(args.load.tidegate.as_deref());
-        match oracle::verify(&program, data, &[account], &|| true) {
-            Ok(verdict) => (result.verdict, result.verdict_failed) = (Some(verdict), None),
-            Err(error) => {
-                result.verdict_failed = Some(error.clone());
-                unread = Some(Failure::unable(format!("the log could not be looked at: {error}")));
-            }
-        }
+        unread = look(args, data, account, &interrupt, &mut result).err();
     }
     show(args, &result);
     outputs.write(&result, &done)?;
@@ -114,6 +107,35 @@ pub(super) fn run(args: &RunArgs) -> Result<Exit, Failure> {
         Some(failure) => Err(failure),
         None => Ok(exit_of(args, &result, interrupt.signal())),
     }
+}
+
+/// Looks for what was acknowledged in the log, until a signal comes. One that ended the load has done its part: what was
+/// promised until then is looked for to the end.
+fn look(
+    args: &RunArgs,
+    data: &Path,
+    account: Account<'_>,
+    interrupt: &Interrupt,
+    result: &mut RunResult,
+) -> Result<(), Failure> {
+    let load_was_ended = result.interrupted.is_some();
+    let goes_on = || load_was_ended || interrupt.signal().is_none();
+    let program = log::program(args.load.tidegate.as_deref());
+    let error = match oracle::verify(&program, data, &[account], &goes_on) {
+        Ok(verdict) => {
+            (result.verdict, result.verdict_failed) = (Some(verdict), None);
+            return Ok(());
+        }
+        Err(error) => error,
+    };
+    if let Some(signal) = interrupt.signal().filter(|_| !load_was_ended) {
+        let name = signal.name();
+        result.interrupted = Some(name.into());
+        result.verdict_failed = Some(format!("{name} came before the log was read to its end"));
+        return Ok(());
+    }
+    result.verdict_failed = Some(error.clone());
+    Err(Failure::unable(format!("the log could not be looked at: {error}")))
 }
 
 impl RunArgs {
@@ -125,6 +147,9 @@ impl RunArgs {
 /// Refuses before the load what would fail behind it.
 fn check_ends(args: &RunArgs) -> Result<(), Failure> {
     args.outputs().check()?;
+    if let Some(pid) = args.server_pid.filter(|pid| resident_bytes(*pid).is_none()) {
+        return Err(Failure::usage(format!("--server-pid {pid}: no process whose memory can be watched")));
+    }
     let Some(data) = &args.verify else { return Ok(()) };
     std::fs::read_dir(data)
         .map_err(|error| Failure::usage(format!("--verify {}: no log can be read there: {error}", data.display())))?;
@@ -203,7 +228,7 @@ fn show(args: &RunArgs, result: &RunResult) {
         eprintln!();
     }
     let summary = report::summary(result);
-    if args.outputs().json_is_printed() {
+    if args.outputs().is_printed() {
         eprint!("{summary}");
     } else {
         print(&summary);

@@ -4,12 +4,19 @@
 //! judge runs with any version of the server.
 
 use std::ffi::OsStr;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::Duration;
+
+use crate::sys::process;
 
 /// Bytes read from the child at a time.
 const READ_BYTES: usize = 1 << 20;
+/// How soon a child is ended that nobody wants to go on.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// The `tidegate` program: the one given, else the one beside this program, else the one on PATH.
 #[must_use]
@@ -39,50 +46,85 @@ pub fn check_program(program: &Path) -> Result<(), String> {
     }
 }
 
-/// Shows `line` every durable event of the log in `data`, until it says no.
+/// Shows `line` every durable event of the log in `data`, until it says no, or `goes_on` does. The program is in a process
+/// group of its own: Ctrl-C in a terminal is for this process alone, which decides what becomes of the other.
 ///
 /// # Errors
 /// A sentence: the program cannot be run, or it could not read the log.
-pub fn read(program: &Path, data: &Path, mut line: impl FnMut(&[u8]) -> bool) -> Result<(), String> {
-    let arguments = [OsStr::new("cat"), OsStr::new("--data"), data.as_os_str()];
-    let mut child = Command::new(program)
-        .args(arguments)
+pub fn read(
+    program: &Path,
+    data: &Path,
+    goes_on: &(dyn Fn() -> bool + Sync),
+    line: impl FnMut(&[u8]) -> bool,
+) -> Result<(), String> {
+    let mut command = Command::new(program);
+    command
+        .args([OsStr::new("cat"), OsStr::new("--data"), data.as_os_str()])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(|error| format!("{}: {error}; name the program with --tidegate", program.display()))?;
-    let mut output = BufReader::with_capacity(READ_BYTES, child.stdout.take().expect("it is piped"));
-    let mut errors = child.stderr.take().expect("it is piped");
-    // Read beside the output: a child that complains much must not block on its complaint.
-    let complaint = std::thread::spawn(move || {
-        let mut text = String::new();
-        // What cannot be read is no reason to hide the exit status.
-        let _ = errors.read_to_string(&mut text);
-        text
+        .stderr(Stdio::piped());
+    process::dies_with_us(&mut command);
+    let mut child =
+        command.spawn().map_err(|error| format!("{}: {error}; name the program with --tidegate", program.display()))?;
+    let output = BufReader::with_capacity(READ_BYTES, child.stdout.take().expect("it is piped"));
+    let errors = child.stderr.take().expect("it is piped");
+    let (outcome, complaint) = thread::scope(|scope| {
+        let (done, is_done) = mpsc::channel::<()>();
+        let leader = &child;
+        // Beside the reading, which waits for as long as the child is silent. It ends before the child is waited for, so that
+        // the group it kills is the child's.
+        scope.spawn(move || {
+            while is_done.recv_timeout(LOOK_EVERY) == Err(RecvTimeoutError::Timeout) {
+                if !goes_on() {
+                    let _ = process::signal_group(leader, libc::SIGKILL);
+                    return;
+                }
+            }
+        });
+        // Beside the output: a child that complains much must not block on its complaint.
+        let complaint = scope.spawn(move || text_of(errors));
+        let outcome = lines(output, line);
+        if !matches!(outcome, Ok(Read::ToItsEnd)) {
+            // Its pipe is closed; all that holds the other one is to end, too.
+            let _ = process::signal_group(&child, libc::SIGKILL);
+        }
+        let complaint = complaint.join().unwrap_or_default();
+        drop(done);
+        (outcome, complaint)
     });
+    let status = child.wait().map_err(|error| format!("{}: {error}", program.display()))?;
+    match outcome? {
+        Read::ToItsEnd if !status.success() => {
+            Err(format!("{} cat --data {}: {status}: {}", program.display(), data.display(), complaint.trim()))
+        }
+        Read::ToItsEnd | Read::Enough => Ok(()),
+    }
+}
+
+/// How far an output was read.
+enum Read {
+    ToItsEnd,
+    /// Until no more was wanted.
+    Enough,
+}
+
+fn lines(mut output: impl BufRead, mut line: impl FnMut(&[u8]) -> bool) -> Result<Read, String> {
     let mut bytes = Vec::with_capacity(8 << 10);
-    let mut goes_on = true;
     loop {
         bytes.clear();
         let read = output.read_until(b'\n', &mut bytes).map_err(|error| format!("reading the log: {error}"))?;
         if read == 0 {
-            break;
+            return Ok(Read::ToItsEnd);
         }
-        goes_on = line(bytes.strip_suffix(b"\n").unwrap_or(&bytes));
-        if !goes_on {
-            break;
+        if !line(bytes.strip_suffix(b"\n").unwrap_or(&bytes)) {
+            return Ok(Read::Enough);
         }
     }
-    drop(output);
-    if !goes_on {
-        // Its pipe is closed; it may also be asked to end.
-        let _ = child.kill();
-    }
-    let status = child.wait().map_err(|error| format!("{}: {error}", program.display()))?;
-    let complaint = complaint.join().unwrap_or_default();
-    if goes_on && !status.success() {
-        return Err(format!("{} cat --data {}: {status}: {}", program.display(), data.display(), complaint.trim()));
-    }
-    Ok(())
+}
+
+/// What cannot be read is no reason to hide the exit status.
+fn text_of(mut errors: impl io::Read) -> String {
+    let mut text = String::new();
+    let _ = errors.read_to_string(&mut text);
+    text
 }

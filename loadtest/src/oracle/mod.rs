@@ -27,18 +27,20 @@ pub fn verify(
     program: &Path,
     data: &Path,
     accounts: &[Account<'_>],
-    goes_on: &dyn Fn() -> bool,
+    goes_on: &(dyn Fn() -> bool + Sync),
 ) -> Result<Verdict, String> {
     let began = Instant::now();
     loop {
         let mut audit = Audit::new(accounts);
-        log::read(program, data, |line| {
+        let outcome = log::read(program, data, goes_on, |line| {
             audit.line(line);
             goes_on()
-        })?;
+        });
+        // First: a child that was killed for it could not read the log.
         if !goes_on() {
             return Err("the look at the log was ended".into());
         }
+        outcome?;
         let verdict = audit.finish();
         if verdict.lost == 0 || began.elapsed() > VISIBLE_WITHIN {
             return Ok(verdict);

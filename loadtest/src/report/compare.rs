@@ -3,7 +3,8 @@
 //! A difference counts when it exceeds both a share that matters (the threshold) and what the runs themselves scatter.
 //! Scatter is taken from several runs of a side where there are, else from the intervals of the one run: their median
 //! absolute deviation, which one disturbed second does not move. Drift between runs is larger than scatter within one,
-//! so compare sides that ran in alternation, or give several runs of each.
+//! so compare sides that ran in alternation, or give several runs of each. One value has no scatter that anybody knows: what
+//! differs by more than the threshold may be noise, and is called neither worse nor better.
 
 use super::result::{Point, RunResult};
 use crate::quantity::{show_count, show_us};
@@ -24,8 +25,8 @@ pub struct Difference {
     pub new: Option<f64>,
     /// `new` against `base`, as a share of the latter; above 0 is more.
     pub change: Option<f64>,
-    /// What has to be exceeded.
-    pub noise: f64,
+    /// What has to be exceeded; `None` if nobody knows how much the values scatter.
+    pub noise: Option<f64>,
     /// What it means.
     pub meaning: Meaning,
 }
@@ -39,6 +40,8 @@ pub enum Meaning {
     Better,
     /// It would be, but it failed more or its figures cannot be trusted: what fails can be fast.
     Withheld,
+    /// Beyond the threshold, and perhaps noise.
+    Unknown,
     /// The second side is worse.
     Worse,
 }
@@ -100,7 +103,7 @@ pub fn compare(base: &[RunResult], new: &[RunResult], threshold: f64, may_be_bet
         base: Some(base_rate),
         new: Some(new_rate),
         change: Some(change),
-        noise,
+        noise: Some(noise),
         meaning,
     });
     for difference in &mut differences {
@@ -115,7 +118,7 @@ fn difference(quantity: &Quantity, base: &[RunResult], new: &[RunResult], thresh
     let (base, base_error) = value_and_error(quantity, base);
     let (new, new_error) = value_and_error(quantity, new);
     let mut difference =
-        Difference { name: quantity.name, base, new, change: None, noise: threshold, meaning: Meaning::Same };
+        Difference { name: quantity.name, base, new, change: None, noise: Some(threshold), meaning: Meaning::Same };
     let (Some(base), Some(new)) = (base, new) else {
         // A side of which nothing was measured answered nothing: no latency of it is a good one.
         difference.meaning = match (base, new) {
@@ -126,22 +129,23 @@ fn difference(quantity: &Quantity, base: &[RunResult], new: &[RunResult], thresh
         return difference;
     };
     let scale = base.abs().max(f64::MIN_POSITIVE);
-    let scatter = ERRORS_MIN * (base_error.powi(2) + new_error.powi(2)).sqrt() / scale;
-    difference.noise = scatter.max(threshold);
+    let scatter = base_error.zip(new_error).map(|(base, new)| ERRORS_MIN * (base.powi(2) + new.powi(2)).sqrt() / scale);
+    difference.noise = scatter.map(|scatter| scatter.max(threshold));
     let change = (new - base) / scale;
     difference.change = Some(change);
     difference.meaning = match change {
-        change if change.abs() <= difference.noise => Meaning::Same,
+        change if change.abs() <= difference.noise.unwrap_or(threshold) => Meaning::Same,
+        _ if difference.noise.is_none() => Meaning::Unknown,
         change if (change > 0.0) == quantity.more_is_better => Meaning::Better,
         _ => Meaning::Worse,
     };
     difference
 }
 
-/// The value of a side and its standard error; no value if one of its runs has none.
-fn value_and_error(quantity: &Quantity, side: &[RunResult]) -> (Option<f64>, f64) {
+/// The value of a side and its standard error; no value if one of its runs has none, no error of fewer than two values.
+fn value_and_error(quantity: &Quantity, side: &[RunResult]) -> (Option<f64>, Option<f64>) {
     let of_runs: Option<Vec<f64>> = side.iter().map(quantity.of_run).collect();
-    let Some(mut of_runs) = of_runs else { return (None, 0.0) };
+    let Some(mut of_runs) = of_runs else { return (None, None) };
     let (value, mut values) = match side {
         [run] => {
             let points = run.intervals.iter().filter(|point| point.is_measured());
@@ -150,12 +154,12 @@ fn value_and_error(quantity: &Quantity, side: &[RunResult]) -> (Option<f64>, f64
         _ => (median(&mut of_runs), of_runs),
     };
     if values.len() < 2 {
-        return (Some(value), 0.0);
+        return (Some(value), None);
     }
     let count = values.len() as f64;
     let middle = median(&mut values);
     let mut deviations: Vec<f64> = values.iter().map(|value| (value - middle).abs()).collect();
-    (Some(value), MAD_TO_DEVIATION * median(&mut deviations) / count.sqrt())
+    (Some(value), Some(MAD_TO_DEVIATION * median(&mut deviations) / count.sqrt()))
 }
 
 fn median(values: &mut [f64]) -> f64 {
@@ -183,14 +187,15 @@ pub fn show(differences: &[Difference]) -> String {
             Meaning::Same => "same",
             Meaning::Better => "BETTER",
             Meaning::Withheld => "not called better: a side failed",
+            Meaning::Unknown => "not told from noise",
             Meaning::Worse => "WORSE",
         };
+        let noise = difference.noise.map_or("unknown".into(), |noise| format!("{:.2} %", noise * 100.0));
         text.push_str(&format!(
-            "{:<20} {:>12} → {:>12}  {change:>8} %  (noise {:.2} %)  {meaning}\n",
+            "{:<20} {:>12} → {:>12}  {change:>8} %  (noise {noise})  {meaning}\n",
             difference.name,
             show(difference.base),
-            show(difference.new),
-            difference.noise * 100.0
+            show(difference.new)
         ));
     }
     text
@@ -241,6 +246,28 @@ mod tests {
         let base = side([1000.0, 1001.0, 999.0]);
         assert_eq!(meaning(&base, &side([900.0, 901.0, 899.0]), "requests_per_second"), Meaning::Worse);
         assert_eq!(meaning(&base, &side([600.0, 900.0, 1300.0]), "requests_per_second"), Meaning::Same);
+    }
+
+    /// Two values could be scattered by any much.
+    #[test]
+    fn of_one_value_nothing_is_called_worse_or_better() {
+        let long = [run(1000.0, 0.01, 1)];
+        let short = |rate| {
+            let mut run = run(rate, 0.0, 1);
+            run.intervals.truncate(1);
+            [run]
+        };
+        for (base, new) in [(&short(1000.0), &short(500.0)), (&short(500.0), &short(1000.0)), (&long, &short(500.0))] {
+            assert_eq!(meaning(base, new, "requests_per_second"), Meaning::Unknown);
+            let told = show(&compare(base, new, 0.05, true));
+            assert!(told.contains("(noise unknown)  not told from noise"), "{told}");
+        }
+        assert_eq!(meaning(&short(1000.0), &short(960.0), "requests_per_second"), Meaning::Same);
+        // Two runs of one interval each scatter between themselves.
+        let two = |rate| [short(rate), short(rate)].concat();
+        assert_eq!(meaning(&two(1000.0), &two(500.0), "requests_per_second"), Meaning::Worse);
+        let failing = [RunResult { error_rate: 0.5, ..short(1000.0)[0].clone() }];
+        assert_eq!(meaning(&short(1000.0), &failing, "error_rate"), Meaning::Worse);
     }
 
     #[test]

@@ -3,6 +3,9 @@
 use super::result::RunResult;
 use crate::request::Outcome;
 
+/// The schema of results that can be compared: the one that `run` writes.
+pub const SCHEMA: u32 = 1;
+
 /// Why they cannot. In the order in which a comparison's exit code goes by them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
@@ -10,6 +13,8 @@ pub enum Fault {
     Unsound,
     /// No request was answered as it should be.
     NothingAnswered,
+    /// Nobody knows what the oracle would have found.
+    Unjudged,
     /// It is not valid, and not only for its generator.
     Invalid,
     /// Its generator was the bottleneck.
@@ -23,6 +28,7 @@ impl Fault {
         match self {
             Self::Unsound => "is NOT SOUND: what was acknowledged is not what is stored",
             Self::NothingAnswered => "had no request answered as it should be",
+            Self::Unjudged => "has no verdict: its log was not read to its end",
             Self::Invalid => "is invalid: it was interrupted, or met answers that no request was waiting for",
             Self::GeneratorBound => "is invalid: its generator was the bottleneck",
         }
@@ -35,6 +41,7 @@ pub fn faults(run: &RunResult) -> Vec<Fault> {
     let all = [
         (Fault::Unsound, run.verdict.as_ref().is_some_and(|verdict| !verdict.sound)),
         (Fault::NothingAnswered, run.outcomes_that(Outcome::is_good) == 0),
+        (Fault::Unjudged, run.verdict.is_none() && run.verdict_failed.is_some()),
         (Fault::Invalid, !run.valid && !run.is_only_generator_bound()),
         (Fault::GeneratorBound, run.is_only_generator_bound()),
     ];
@@ -74,6 +81,8 @@ mod tests {
         let sound = Verdict { sound: true, ..Verdict::default() };
         assert_eq!(faults(&RunResult { verdict: Some(sound), ..good() }), []);
         assert_eq!(faults(&RunResult { outcomes: [].into(), ..good() }), [Fault::NothingAnswered]);
+        let unjudged = RunResult { verdict_failed: Some("cut off".into()), ..good() };
+        assert_eq!(faults(&unjudged), [Fault::Unjudged]);
         let invalid = RunResult { valid: false, ..good() };
         assert_eq!(faults(&invalid), [Fault::GeneratorBound]);
         let interrupted = RunResult { interrupted: Some("SIGINT".into()), ..invalid.clone() };
@@ -81,6 +90,11 @@ mod tests {
         let mut too_many = invalid;
         too_many.outcomes.insert("unsolicited".into(), 1);
         assert_eq!(faults(&too_many), [Fault::Invalid]);
+    }
+
+    #[test]
+    fn what_is_written_can_be_compared() {
+        assert_eq!(good().schema, SCHEMA);
     }
 
     #[test]

@@ -153,6 +153,8 @@ fn show_offered(result: &RunResult, rate: &str) -> String {
     let told = format!("{rate} req/s for {:.1} s", result.measured_s);
     match &result.interrupted {
         None => told,
+        // The load was whole, but for what is lost in adding fractions: what was interrupted has a line of its own.
+        Some(_) if result.measured_s + 1e-6 >= result.manifest.duration_s => told,
         Some(signal) => {
             format!("{told} · INTERRUPTED by {signal}, {:.1} s were planned", result.manifest.duration_s)
         }

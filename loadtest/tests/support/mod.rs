@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
@@ -187,7 +188,7 @@ pub(crate) fn load<S: AsRef<std::ffi::OsStr>>(arguments: &[S]) -> std::process::
     Command::new(program).args(arguments).stdin(Stdio::null()).output().expect("it runs")
 }
 
-/// A load that a signal is to end.
+/// A load that a signal is to end. It leads a process group of its own, as one that was typed at a terminal.
 pub(crate) struct Interruptible {
     child: Child,
     progress: BufReader<std::process::ChildStderr>,
@@ -198,27 +199,93 @@ impl Interruptible {
     pub(crate) fn start<S: AsRef<std::ffi::OsStr>>(arguments: &[S]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_tidegate-load"))
             .args(arguments)
+            .process_group(0)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .expect("it starts");
-        let mut progress = BufReader::new(child.stderr.take().expect("it is piped"));
-        let mut line = String::new();
-        progress.read_line(&mut line).expect("its lines can be read");
-        Self { child, progress }
+        let progress = BufReader::new(child.stderr.take().expect("it is piped"));
+        let mut started = Self { child, progress };
+        started.next_line();
+        started
     }
 
-    /// Sends a signal, named as kill(1) does; exit code, standard output and the rest of what it said.
-    pub(crate) fn end(mut self, signal: &str) -> (i32, String, String) {
-        let sent = Command::new("kill").args([signal, &self.child.id().to_string()]).status().expect("kill runs");
+    fn next_line(&mut self) -> String {
+        let mut line = String::new();
+        self.progress.read_line(&mut line).expect("its lines can be read");
+        line
+    }
+
+    /// Back when it, or a program it started, has said this line.
+    pub(crate) fn until(&mut self, said: &str) {
+        let mut lines = String::new();
+        while !lines.ends_with(&format!("{said}\n")) {
+            let line = self.next_line();
+            assert!(!line.is_empty(), "it ended before it said {said}: {lines}");
+            lines += &line;
+        }
+    }
+
+    /// Sends a signal, named as kill(1) does.
+    pub(crate) fn signal(&self, signal: &str) {
+        self.send(signal, &self.child.id().to_string());
+    }
+
+    /// Sends a signal to its whole group, as Ctrl-C does.
+    pub(crate) fn signal_group(&self, signal: &str) {
+        self.send(signal, &format!("-{}", self.child.id()));
+    }
+
+    fn send(&self, signal: &str, whom: &str) {
+        let sent = Command::new("kill").args([signal, "--", whom]).status().expect("kill runs");
         assert!(sent.success(), "there is nothing to signal");
+    }
+
+    /// Sends a signal; exit code, standard output and the rest of what it said.
+    pub(crate) fn end(self, signal: &str) -> (i32, String, String) {
+        self.signal(signal);
+        self.ended()
+    }
+
+    /// Waits for its end; exit code, standard output and the rest of what it said.
+    pub(crate) fn ended(mut self) -> (i32, String, String) {
         // Read to its end, so that the child is not held up by it.
         let mut said = String::new();
         self.progress.read_to_string(&mut said).expect("its lines can be read");
         let output = self.child.wait_with_output().expect("it can be waited for");
         let code = output.status.code().expect("it was not killed");
         (code, String::from_utf8_lossy(&output.stdout).into_owned(), said)
+    }
+}
+
+/// A program that does what `tidegate` does, but hangs in one of its commands: it says `hangs` on the standard error of the
+/// load generator, and nothing more.
+pub(crate) struct Hanging {
+    /// Its path.
+    pub(crate) program: PathBuf,
+    /// A pipe that it holds open for writing.
+    held: PathBuf,
+}
+
+impl Hanging {
+    /// One that hangs in this command.
+    pub(crate) fn new(directory: &Path, command: &str) -> Self {
+        let (program, held) = (directory.join("hanging"), directory.join("held"));
+        let made = Command::new("mkfifo").arg(&held).status().expect("mkfifo runs");
+        assert!(made.success(), "there is no pipe");
+        let script = format!(
+            "#!/bin/sh\nif [ \"$1\" = {command} ]; then exec 9<>'{}'; echo hangs > /proc/$PPID/fd/2; read -r _ <&9; else exec '{}' \"$@\"; fi\n",
+            show(&held),
+            show(tidegate())
+        );
+        write_program(&program, &script);
+        Self { program, held }
+    }
+
+    /// Once it hangs: what is at its end when the program has ended.
+    pub(crate) fn held(&self) -> File {
+        File::open(&self.held).expect("the pipe can be opened")
     }
 }
 
@@ -248,9 +315,13 @@ pub(crate) fn doctored(directory: &Path, filter: &str) -> PathBuf {
     let real = show(tidegate());
     let script =
         format!("#!/bin/sh\nif [ \"$1\" = cat ]; then '{real}' \"$@\" | {filter}; else exec '{real}' \"$@\"; fi\n");
-    std::fs::write(&path, script).expect("the script can be written");
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("it can be made a program");
+    write_program(&path, &script);
     path
+}
+
+fn write_program(path: &Path, script: &str) {
+    std::fs::write(path, script).expect("the script can be written");
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).expect("it can be made a program");
 }
 
 /// A number of a result, named as `latency_us.corrected.p99`.
