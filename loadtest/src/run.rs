@@ -105,7 +105,7 @@ impl Series<'_> {
         let index = interval.index;
         let count = match self.parts.remove(&index) {
             Some((count, mut sum)) => {
-                sum.add(&interval);
+                sum.join(&interval);
                 self.parts.insert(index, (count + 1, sum));
                 count + 1
             }
@@ -185,7 +185,7 @@ impl Series<'_> {
         let (mut slow_bytes, mut slow_closed) = (0, 0);
         let mut ledgers = Vec::new();
         for report in reports {
-            totals.add(&report.totals);
+            totals.join(&report.totals);
             let slip = &report.totals.slip;
             threads.push(ThreadReport {
                 busy_fraction: report.busy_fraction,
