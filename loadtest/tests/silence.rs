@@ -29,6 +29,18 @@ fn run(duration: &str) -> serde_json::Value {
     serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)))
 }
 
+/// Nothing can be answered before what was asked first, so that those behind an overdue request have not waited in vain
+/// for as long: they are lost with their connection, and lower no percentile of what was waited for.
+#[test]
+fn requests_behind_an_overdue_one_are_lost_and_make_no_short_wait() {
+    let result = run("900ms");
+    let (late, lost) = (number(&result, "outcomes.timed_out"), number(&result, "outcomes.connection_lost"));
+    assert!(late > 0.0 && lost > 0.0, "{}", result["outcomes"]);
+    let counted = late + lost + number(&result, "outcomes.never_sent");
+    assert_eq!((counted, number(&result, "requests")), (90.0, 90.0), "{}", result["outcomes"]);
+    assert!(number(&result["latency_us"], "uncorrected.p50") >= 1e6, "{}", result["latency_us"]);
+}
+
 #[test]
 fn intervals_of_the_drain_follow_each_other() {
     // All but this is drain.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, Socket, Type};
 
-use super::connection::State;
+use super::connection::{Flight, State};
 use super::effort::Effort;
 use super::tally::{Ended, Interval};
 use super::turn::{BUFFER_GROUP, Operation};
@@ -146,8 +146,8 @@ impl Generator<'_> {
             let connection = &self.connections[at as usize];
             let age = now.saturating_sub(connection.since);
             match connection.state {
-                State::Open if connection.flight(0).is_some_and(|flight| now.saturating_sub(flight.sent) > timeout) => {
-                    self.fail(at, Outcome::TimedOut, now)?;
+                State::Open if connection.flight(0).is_some_and(|flight| is_overdue(flight, now, timeout)) => {
+                    self.give_up(at, now)?;
                 }
                 State::Open if at as usize >= self.limit && connection.under_way() == 0 && connection.sending == 0 => {
                     self.close(at, Then::Reopen, now)?;
@@ -232,6 +232,19 @@ impl Generator<'_> {
         connection.receives = true;
         connection.operations += 1;
         self.ring.receive(at, BUFFER_GROUP, false, Operation::Receive.on(at))
+    }
+
+    /// Ends a connection on which an answer is overdue. A request behind the overdue one cannot be answered before it
+    /// (RFC 9112, 9.3.2), and has not waited for as long: it is lost with its connection.
+    fn give_up(&mut self, at: u32, now: u64) -> io::Result<()> {
+        let timeout = self.plan.timeout.as_nanos() as u64;
+        while let Some(flight) =
+            self.connections[at as usize].flight(0).copied().filter(|f| is_overdue(f, now, timeout))
+        {
+            self.connections[at as usize].pop();
+            self.end(&flight, Outcome::TimedOut, now);
+        }
+        self.fail(at, Outcome::ConnectionLost, now)
     }
 
     /// Ends all requests of a connection with an outcome, and the connection.
@@ -371,6 +384,10 @@ impl Generator<'_> {
 fn slice_end(from: u64, now: u64, warmup_ns: u64) -> u64 {
     let end = from + (now.saturating_sub(from) / WAIT_PARTS).max(1);
     if from < warmup_ns { end.min(warmup_ns) } else { end }
+}
+
+fn is_overdue(flight: &Flight, now: u64, timeout: u64) -> bool {
+    now.saturating_sub(flight.sent) > timeout
 }
 
 /// Clients of one thread out of `all`: one at least, since half a client still has a request now and then.
