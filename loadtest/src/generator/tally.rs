@@ -9,8 +9,8 @@ use crate::response::{Answer, word_in};
 const LATENCY_NS_MAX: u64 = 600_000_000_000;
 /// Decimal digits that are kept of a latency.
 const LATENCY_DIGITS: u8 = 3;
-/// Status codes counted: 0 to 599.
-pub const STATUSES: usize = 600;
+/// Status codes counted, 0 to 999: all that three digits can say.
+pub const STATUSES: usize = 1000;
 
 /// An empty histogram of ns.
 #[must_use]
@@ -310,6 +310,15 @@ mod tests {
         tally.end_all(&never, 1 << 40);
         assert_eq!((tally.totals.kinds[0].errors, tally.interval.corrected.len()), ((1 << 40) + 3, (1 << 40) + 3));
         assert!(tally.interval.corrected.equivalent(7_000_000, tally.interval.corrected.value_at_quantile(0.99)));
+    }
+
+    #[test]
+    fn each_status_counts_as_itself() {
+        let mut tally = Tally::new(1, 0);
+        for status in [200, 599, 600, 999] {
+            tally.answer(&Answer { status, has_retry_after: false, closes: false, body_bytes: 0, body: b"" });
+            assert_eq!(tally.totals.statuses[usize::from(status)], 1, "{status}");
+        }
     }
 
     #[test]
