@@ -41,7 +41,9 @@ fn every_template_the_users_own_lines_and_a_replayed_log_are_stored_intact() {
         assert_eq!(result["manifest"]["template"], template);
     }
     let lines = server.home().join("lines");
-    std::fs::write(&lines, "{\"a\":1}\r\n{\"event_id\":\"mine\",\"b\":[{\"c\":\"\\u00e4\"}]}\n\n{}\n").unwrap();
+    let unusual = "{\"a\":1e999,\"b\":-123456789012345678901234567890}";
+    let text = format!("{{\"a\":1}}\r\n{{\"event_id\":\"mine\",\"b\":[{{\"c\":\"\\u00e4\"}}]}}\n\n{unusual}\n{{}}\n");
+    std::fs::write(&lines, text).unwrap();
     is_sound(&server, &["--events", &show(&lines), "--batch", "4"]);
     is_sound(&server, &["--replay", &show(&server.data()), "--batch", "4"]);
 }
