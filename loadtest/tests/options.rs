@@ -98,10 +98,10 @@ fn every_schedule_offers_what_it_says() {
     let server = Server::start();
     let cases: [(&[&str], f64); 7] = [
         (&["--rate", "400"], 400.0),
-        (&["--rate", "400", "--schedule", "poisson"], 400.0),
-        (&["--schedule", "step:200@100ms/400@100ms"], 300.0),
         // What no connection could take is counted, too.
         (&["--rate", "1G"], 1e9),
+        (&["--rate", "400", "--schedule", "poisson"], 400.0),
+        (&["--schedule", "step:200@100ms/400@100ms"], 300.0),
         (&["--schedule", "ramp:100-500"], 300.0),
         (&["--schedule", "spike:100-400"], 200.0),
         (&["--schedule", "poisson,ramp:100-500"], 300.0),
