@@ -8,6 +8,9 @@ use crate::event::Templates;
 use crate::request::{Check, HeadOptions, KindOptions};
 use crate::schedule::{Arrivals, Curve};
 
+/// Connections of a run, and slow readers beside them: more than the descriptors and ports that a host has for one target.
+pub const CONNECTIONS_MAX: usize = 1_000_000;
+
 /// When requests are sent.
 #[derive(Clone, Debug)]
 pub enum Mode {

@@ -2,10 +2,14 @@
 
 use std::time::Duration;
 
+/// The longest time that is taken. Runs count nanoseconds in 64 bits, which 584 years fill: twice this, or this and a
+/// warm-up of the same length, must stay far below.
+pub const TIME_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
+
 /// Reads a time: numbers with ns, us, ms, s, m or h, one after the other; `0` alone is none.
 ///
 /// # Errors
-/// A sentence with what was expected.
+/// A sentence with what was expected; for a time above [`TIME_MAX`] with that.
 pub fn duration(text: &str) -> Result<Duration, String> {
     let wrong = || format!("'{text}' is not a time as in 500ms, 10s or 1m30s");
     if text == "0" {
@@ -33,6 +37,9 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         seconds += number * unit;
         rest = &rest[unit_bytes..];
     }
+    if seconds > TIME_MAX.as_secs_f64() {
+        return Err(format!("'{text}' is longer than {} days", TIME_MAX.as_secs() / 86_400));
+    }
     Duration::try_from_secs_f64(seconds).map_err(|_| wrong())
 }
 
@@ -48,8 +55,8 @@ pub fn count(text: &str) -> Result<f64, String> {
         [.., b'G'] => (&text.trim()[..text.trim().len() - 1], 1e9),
         _ => (text.trim(), 1.0),
     };
-    let number: f64 = digits.parse().map_err(|_| wrong())?;
-    if number.is_finite() && number >= 0.0 { Ok(number * factor) } else { Err(wrong()) }
+    let number = digits.parse::<f64>().map_err(|_| wrong())? * factor;
+    if number.is_finite() && number >= 0.0 { Ok(number) } else { Err(wrong()) }
 }
 
 /// Reads a share: 0 to 1, or with a percent sign.
@@ -151,9 +158,14 @@ mod tests {
         for wrong in ["", "s", "5", "5 parsecs", "-1s"] {
             assert!(duration(wrong).is_err_and(|text| text.contains("10s")), "{wrong}");
         }
-        for wrong in ["", "k", "-1", "nan", "1x"] {
+        for wrong in ["", "k", "-1", "nan", "1x", "inf", "1e308G"] {
             assert!(count(wrong).is_err(), "{wrong}");
         }
+        let digits = "9".repeat(400);
+        for long in ["8784h1s", "18446744073.709551616s", "18446744074s", &format!("{digits}h")] {
+            assert!(duration(long).is_err_and(|text| text.contains("366 days")), "{long}");
+        }
+        assert_eq!(duration("8784h"), Ok(TIME_MAX));
         assert!(share("1.5").is_err() && share("150%").is_err());
         assert!(cores("3-1").is_err() && cores("a").is_err() && cores("").is_err());
     }

@@ -76,6 +76,19 @@ impl Weighted {
         Self::new(&(1..=count).map(|rank| (rank as f64).powf(-exponent)).collect::<Vec<_>>())
     }
 
+    /// `count` picks at once, of each index how many: its share, and by chance one more or less than that. Systematic
+    /// sampling: one draw places all picks at equal distances.
+    pub fn spread(&self, count: u64, random: &mut Random) -> Vec<u64> {
+        let offset = random.unit();
+        let mut before = 0;
+        let last = self.cumulative.len() - 1;
+        let until = self.cumulative.iter().enumerate().map(|(at, sum)| {
+            // Rounding may leave the last sum a little below 1.
+            if at == last { count } else { ((count as f64 * sum + offset) as u64).min(count) }
+        });
+        until.map(|until| until - std::mem::replace(&mut before, until)).collect()
+    }
+
     /// An index.
     pub fn pick(&self, random: &mut Random) -> usize {
         if self.cumulative.len() == 1 {
@@ -121,6 +134,19 @@ mod tests {
         }
         assert_eq!((counts[0], counts[3]), (0, 0));
         assert!((29_000..31_000).contains(&counts[1]), "{counts:?}");
+    }
+
+    #[test]
+    fn many_picks_at_once_are_all_picked_in_their_shares() {
+        let mut random = Random::new(4, 1);
+        let weighted = Weighted::new(&[0.2, 0.0, 0.7, 0.1]);
+        for count in (0..1000).chain([1 << 40]) {
+            let spread = weighted.spread(count, &mut random);
+            assert_eq!(spread.iter().sum::<u64>(), count, "{spread:?}");
+            assert!((spread[2] as f64 - count as f64 * 0.7).abs() < 1.01 && spread[1] == 0, "{count}: {spread:?}");
+        }
+        let singles: u64 = (0..10_000).map(|_| weighted.spread(1, &mut random)[3]).sum();
+        assert!((850..1150).contains(&singles), "of single picks {singles} are of a tenth");
     }
 
     #[test]

@@ -105,7 +105,7 @@ impl Series<'_> {
         let index = interval.index;
         let count = match self.parts.remove(&index) {
             Some((count, mut sum)) => {
-                sum.add(&interval);
+                sum.join(&interval);
                 self.parts.insert(index, (count + 1, sum));
                 count + 1
             }
@@ -121,26 +121,29 @@ impl Series<'_> {
     }
 
     fn show(&mut self, interval: &Interval, ended_ns: u64, seen: &mut dyn FnMut(&mut Point)) {
-        let mut point = self.point(interval, ended_ns);
-        self.last_ended_ns = (point.to_s * 1e9) as u64;
+        let (from_ns, to_ns) = self.bounds(interval, ended_ns);
+        let mut point = self.point(interval, from_ns, to_ns);
         // The load mostly ends where an interval does: what follows until that is noticed is none.
         let is_empty = point.requests + point.errors + point.rejected + point.sent == 0;
         if point.seconds() > 1e-3 || !is_empty {
+            self.last_ended_ns = to_ns;
             seen(&mut point);
             self.points.push(point);
         }
     }
 
-    fn point(&mut self, interval: &Interval, ended_ns: u64) -> Point {
+    /// Where an interval begins and ends, ns from the start. Those of the drain follow each other from the end of the load on.
+    fn bounds(&self, interval: &Interval, ended_ns: u64) -> (u64, u64) {
         let (warmup_ns, interval_ns) = (self.plan.warmup_ns(), self.plan.interval.as_nanos() as u64);
         let bound = |index| interval_end(index, warmup_ns, interval_ns);
-        let (from_ns, to_ns) = if interval.is_drain {
-            let from_ns = self.last_ended_ns.min(ended_ns);
-            (from_ns, interval.ended_ns.max(from_ns))
-        } else {
-            // A run that is stopped early ends within an interval; else the tick that ends one comes a little later.
-            (interval.index.checked_sub(1).map_or(0, bound), bound(interval.index).min(interval.ended_ns).min(ended_ns))
-        };
+        if interval.is_drain {
+            return (self.last_ended_ns, interval.ended_ns.max(self.last_ended_ns));
+        }
+        // A run that is stopped early ends within an interval; else the tick that ends one comes a little later.
+        (interval.index.checked_sub(1).map_or(0, bound), bound(interval.index).min(interval.ended_ns).min(ended_ns))
+    }
+
+    fn point(&mut self, interval: &Interval, from_ns: u64, to_ns: u64) -> Point {
         let offered = match &mut self.offered {
             Some(_) if interval.is_drain => 0.0,
             Some(offered) => offered.between(from_ns, to_ns),
@@ -149,7 +152,7 @@ impl Series<'_> {
         Point {
             from_s: from_ns as f64 / 1e9,
             to_s: to_ns as f64 / 1e9,
-            warmup: to_ns <= warmup_ns,
+            warmup: to_ns <= self.plan.warmup_ns(),
             drain: interval.is_drain,
             clients: interval.clients,
             offered,
@@ -176,14 +179,13 @@ impl Series<'_> {
         // An early end makes the last interval shorter than it was taken for.
         for point in &mut self.points {
             point.to_s = if point.drain { point.to_s } else { point.to_s.min(ended_ns as f64 / 1e9) };
-            point.from_s = if point.drain { ended_ns as f64 / 1e9 } else { point.from_s };
         }
         let mut totals = Totals::new(self.plan.shares.len());
         let mut threads = Vec::new();
         let (mut slow_bytes, mut slow_closed) = (0, 0);
         let mut ledgers = Vec::new();
         for report in reports {
-            totals.add(&report.totals);
+            totals.join(&report.totals);
             let slip = &report.totals.slip;
             threads.push(ThreadReport {
                 busy_fraction: report.busy_fraction,

@@ -14,7 +14,7 @@ use crate::event::TemplateKind;
 use crate::plan::Share;
 use crate::quantity;
 use crate::report::Limits;
-use crate::request::{Format, Kind, KindOptions};
+use crate::request::{BATCH_MAX, Format, Kind, KindOptions};
 use crate::schedule::{Arrivals, Curve, Piece};
 
 /// A stage is never shorter: an interval must fit.
@@ -124,8 +124,10 @@ impl Scenario {
             return Err("requests_per_client_per_second must be above 0".into());
         }
         let clients = clients(&file, scale, time_scale)?;
+        let rate = clients.scaled(file.requests_per_client_per_second);
+        rate.check()?;
         Ok(Self {
-            rate: clients.scaled(file.requests_per_client_per_second),
+            rate,
             clients,
             arrivals: match file.arrivals {
                 ArrivalsName::Even => Arrivals::Even,
@@ -148,7 +150,13 @@ fn clients(file: &File, scale: f64, time_scale: f64) -> Result<Curve, String> {
     let mut before = scaled(file.start_clients, scale);
     let mut pieces = Vec::new();
     for stage in &file.stage {
-        let time = quantity::duration(&stage.time)?.mul_f64(time_scale).max(STAGE_MIN);
+        // Before it becomes a time: a scale may make more of it than a time can hold.
+        let seconds = quantity::duration(&stage.time)?.as_secs_f64() * time_scale;
+        if seconds > quantity::TIME_MAX.as_secs_f64() {
+            let days = quantity::TIME_MAX.as_secs() / 86_400;
+            return Err(format!("a stage of {} times {time_scale} is longer than {days} days", stage.time));
+        }
+        let time = Duration::from_secs_f64(seconds).max(STAGE_MIN);
         let to = scaled(stage.clients, scale);
         let from = if stage.jump { to } else { before };
         pieces.push(Piece { duration_ns: time.as_nanos() as u64, from, to });
@@ -161,6 +169,9 @@ fn clients(file: &File, scale: f64, time_scale: f64) -> Result<Curve, String> {
 fn share(request: &Request) -> Result<Share, String> {
     if request.batch == 0 || request.weight <= 0.0 || !request.weight.is_finite() {
         return Err("a request needs a batch and a weight above 0".into());
+    }
+    if request.batch > BATCH_MAX {
+        return Err(format!("a batch is at most {BATCH_MAX} events"));
     }
     if request.format == Format::Single && request.batch != 1 {
         return Err("format 'single' is a batch of 1".into());
@@ -247,9 +258,14 @@ mod tests {
             ("time = \"10s\"", "time = \"ten\""),
             ("format = \"ndjson\"", "format = \"single\""),
             ("kind = \"health\"", "kind = \"delete\""),
+            ("batch = 10", "batch = 1000001"),
+            ("per_second = 5", "per_second = 1e8"),
+            ("time = \"10s\"", "time = \"9000h\""),
         ] {
             assert!(Scenario::parse(&TEXT.replacen(wrong, right, 1), 1.0, 1.0).is_err(), "{right}");
         }
-        assert!(Scenario::parse(TEXT, 0.0, 1.0).is_err());
+        for (scale, time_scale) in [(0.0, 1.0), (1e300, 1.0), (1.0, 1e300), (1.0, 2e6)] {
+            assert!(Scenario::parse(TEXT, scale, time_scale).is_err(), "{scale}, {time_scale}");
+        }
     }
 }

@@ -11,6 +11,13 @@ use crate::quantity;
 use crate::random::Random;
 
 const NS_PER_S: f64 = 1e9;
+/// The highest rate that is taken, requests per second: one a nanosecond, which is what times are counted in.
+pub const RATE_MAX: f64 = 1e9;
+/// Of Poisson arrivals that are passed over, those that are drawn: a fiftieth of a second of work. Those behind them are
+/// counted by their mean, from which a drawn number would differ by a thousandth.
+const PASSED_DRAWN_MAX: u64 = 1_000_000;
+/// Up to this rate what Poisson arrivals offer is drawn, else it is their mean: the main thread has to keep up.
+const OFFERED_DRAWN_MAX: f64 = 1e7;
 
 /// A stretch of time in which a value goes evenly from one number to another.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -159,6 +166,27 @@ impl Curve {
     /// # Errors
     /// [`ScheduleError`] with what is wrong.
     pub fn parse(text: &str, rate: Option<f64>, duration_ns: u64) -> Result<Self, ScheduleError> {
+        let curve = Self::parse_shape(text, rate, duration_ns)?;
+        curve.check().map_err(ScheduleError)?;
+        Ok(curve)
+    }
+
+    /// Whether it is a rate that can be kept and a time that can be counted.
+    ///
+    /// # Errors
+    /// A sentence with the limit, [`RATE_MAX`] or [`TIME_MAX`](quantity::TIME_MAX).
+    pub fn check(&self) -> Result<(), String> {
+        if self.peak() > RATE_MAX {
+            return Err(format!("{:e} requests per second are more than {RATE_MAX:e}", self.peak()));
+        }
+        let whole_s = self.pieces.iter().map(|piece| piece.duration_ns as f64).sum::<f64>() / NS_PER_S;
+        if whole_s > quantity::TIME_MAX.as_secs_f64() {
+            return Err(format!("it is longer than {} days", quantity::TIME_MAX.as_secs() / 86_400));
+        }
+        Ok(())
+    }
+
+    fn parse_shape(text: &str, rate: Option<f64>, duration_ns: u64) -> Result<Self, ScheduleError> {
         let wrong = |what: String| Err(ScheduleError(what));
         let (shape, numbers) = text.split_once(':').unwrap_or((text, ""));
         let pair = || -> Result<(f64, f64), ScheduleError> {
@@ -206,6 +234,15 @@ impl Piece {
         (self.from + self.to) / 2.0 * self.duration_ns as f64 / NS_PER_S
     }
 
+    /// The integral over its first `part_ns`.
+    fn area_until(&self, part_ns: u64) -> f64 {
+        if part_ns == self.duration_ns {
+            return self.area();
+        }
+        let to = self.from + (self.to - self.from) * (part_ns as f64 / self.duration_ns as f64);
+        (self.from + to) / 2.0 * part_ns as f64 / NS_PER_S
+    }
+
     /// The time within the piece, ns, at which its integral reaches `area`, which is at most [`Piece::area`].
     fn time_of(&self, area: f64) -> u64 {
         // from·t + slope/2·t² = area, in the form that does not cancel for slopes near 0 and works for from = 0.
@@ -238,6 +275,8 @@ pub struct Schedule {
     start_ns: u64,
     /// Requests between the start of the piece and the next one.
     ahead: f64,
+    /// Arrivals that may be drawn only to be passed over.
+    may_draw: u64,
 }
 
 impl Schedule {
@@ -251,7 +290,45 @@ impl Schedule {
             Arrivals::Even => thread as f64 / threads as f64,
             Arrivals::Poisson => random.exponential(),
         };
-        Self { curve: curve.scaled(1.0 / threads as f64), arrivals, random, piece: 0, start_ns: 0, ahead }
+        Self {
+            curve: curve.scaled(1.0 / threads as f64),
+            arrivals,
+            random,
+            piece: 0,
+            start_ns: 0,
+            ahead,
+            may_draw: PASSED_DRAWN_MAX,
+        }
+    }
+
+    /// Passes over those before a time, ns; how many. In steps of a piece and not of a request: even arrivals are counted
+    /// by the integral of their rate, and Poisson's behind the first [`PASSED_DRAWN_MAX`] as even ones.
+    pub fn pass(&mut self, until_ns: u64) -> u64 {
+        let mut count = 0;
+        while let Some(piece) = self.curve.pieces.get(self.piece).copied() {
+            let part_ns = until_ns.saturating_sub(self.start_ns).min(piece.duration_ns);
+            let area = piece.area_until(part_ns);
+            while self.arrivals == Arrivals::Poisson && self.ahead < area {
+                count += 1;
+                self.ahead += self.random.exponential();
+                self.may_draw -= 1;
+                if self.may_draw == 0 {
+                    self.arrivals = Arrivals::Even;
+                }
+            }
+            if self.ahead < area {
+                let passed = (area - self.ahead).ceil();
+                count += passed as u64;
+                self.ahead += passed;
+            }
+            if part_ns < piece.duration_ns {
+                break;
+            }
+            self.ahead -= piece.area();
+            self.start_ns += piece.duration_ns;
+            self.piece += 1;
+        }
+        count
     }
 }
 
@@ -282,7 +359,8 @@ impl Iterator for Schedule {
 /// How many requests the threads' schedules intend, one interval after the other.
 pub struct Offered {
     curve: Curve,
-    /// Those of a Poisson process, drawn once more: it is not its mean. Even arrivals are the curve's but for a fraction of one.
+    /// Those of a Poisson process, drawn once more: it is not its mean, but where there are too many to draw. Even arrivals
+    /// are the curve's but for a fraction of one.
     drawn: Vec<Peekable<Schedule>>,
 }
 
@@ -292,8 +370,8 @@ impl Offered {
     pub fn new(curve: &Curve, arrivals: Arrivals, seed: u64, threads: usize) -> Self {
         let schedule = |thread| Schedule::new(curve, arrivals, seed, thread, threads).peekable();
         let drawn = match arrivals {
-            Arrivals::Even => Vec::new(),
-            Arrivals::Poisson => (0..threads).map(schedule).collect(),
+            Arrivals::Poisson if curve.peak() <= OFFERED_DRAWN_MAX => (0..threads).map(schedule).collect(),
+            _ => Vec::new(),
         };
         Self { curve: curve.clone(), drawn }
     }
@@ -421,6 +499,48 @@ mod tests {
             }
             assert!(sum > 150.0 && deviates == (arrivals == Arrivals::Poisson), "{arrivals:?}: {sum}");
         }
+    }
+
+    #[test]
+    fn those_passed_over_are_as_many_as_those_that_would_have_come() {
+        let curve = Curve::parse("step:900@1s/30@3s", None, 0).unwrap();
+        let ramp = Curve::parse("ramp:0-700", None, 4 * SECOND).unwrap();
+        for (curve, arrivals) in
+            [(&curve, Arrivals::Even), (&curve, Arrivals::Poisson), (&ramp, Arrivals::Even), (&ramp, Arrivals::Poisson)]
+        {
+            let mut one_by_one = Schedule::new(curve, arrivals, 3, 1, 2).peekable();
+            let mut passing = Schedule::new(curve, arrivals, 3, 1, 2);
+            // Neither before nor behind the ends of pieces is any lost.
+            for until in [0, SECOND / 3, SECOND, SECOND + 1, 2 * SECOND, 5 * SECOND, 9 * SECOND] {
+                let counted = std::iter::from_fn(|| one_by_one.next_if(|at| *at < until)).count() as u64;
+                assert_eq!(passing.pass(until), counted, "{arrivals:?} until {until}");
+            }
+            assert_eq!(passing.next(), None);
+        }
+    }
+
+    /// One by one these would take weeks.
+    #[test]
+    fn what_nobody_can_send_is_counted_without_drawing_it() {
+        for arrivals in [Arrivals::Even, Arrivals::Poisson] {
+            let curve = Curve::flat(RATE_MAX, 24 * 3600 * SECOND);
+            let counted = Schedule::new(&curve, arrivals, 1, 0, 1).pass(u64::MAX) as f64;
+            assert!((counted / curve.total() - 1.0).abs() < 1e-6, "{arrivals:?}: {counted}");
+            let offered = Offered::new(&curve, arrivals, 1, 1).between(0, u64::MAX);
+            assert!((offered / curve.total() - 1.0).abs() < 1e-6, "{arrivals:?}: {offered}");
+        }
+    }
+
+    #[test]
+    fn rates_and_times_above_their_limits_are_refused_with_them() {
+        for text in ["ramp:1-1.1G", "step:2G@1s", "spike:1-1e300"] {
+            let error = Curve::parse(text, None, SECOND).unwrap_err().to_string();
+            assert!(error.contains("more than 1e9"), "{text}: {error}");
+        }
+        assert!(Curve::parse("constant", Some(1e12), SECOND).unwrap_err().to_string().contains("more than 1e9"));
+        assert!(Curve::parse("constant", Some(RATE_MAX), SECOND).is_ok());
+        let steps = format!("step:{}", vec!["1@8000h"; 600].join("/"));
+        assert!(Curve::parse(&steps, None, SECOND).unwrap_err().to_string().contains("366 days"));
     }
 
     #[test]

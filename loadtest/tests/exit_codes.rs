@@ -211,7 +211,7 @@ fn a_generator_that_was_stopped_marks_its_run_invalid() {
 
 #[test]
 fn what_cannot_be_meant_is_refused_with_its_name() {
-    let cases: [(&[&str], &str); 21] = [
+    let cases: [(&[&str], &str); 27] = [
         (&["--batch", "0"], "--batch"),
         (&["--connections", "0"], "--connections"),
         (&["--pipeline", "0"], "--pipeline"),
@@ -233,9 +233,86 @@ fn what_cannot_be_meant_is_refused_with_its_name() {
         (&["--rate", "5", "--schedule", "step:9@1s"], "--rate"),
         (&["--timeout", "0s"], "--timeout"),
         (&["--check", "nothing", "--verify", "."], "--check nothing"),
+        (&["--path", "v1/events"], "--path"),
+        (&["--path", "/v1 events"], "--path"),
+        (&["--content-type", "text/plain\r\nX: 1"], "--content-type"),
+        (&["--header", "Host: elsewhere"], "--target says it"),
+        (&["--header", "X-Ack: durable", "--ack", "memory"], "--ack"),
+        (&["--header", "Na me: x"], "--header"),
     ];
     for (options, named) in cases {
         let (code, said) = refusal(&[&["run"], options].concat());
         assert!(code == 2 && said.contains(named), "{options:?}: {code}: {said}");
     }
+}
+
+/// Numbers that no memory, time or counter holds are refused, and do not panic, hang or run for another time.
+#[test]
+fn numbers_beyond_their_limits_are_refused_with_them() {
+    let most = u64::MAX.to_string();
+    let cases: [(&[&str], &str); 16] = [
+        (&["--connections", &most], "--connections must be from 1 to 1000000"),
+        (&["--slow-readers", &most], "--slow-readers must be at most 1000000"),
+        (&["--batch", &most], "--batch must be from 1 to 1000000"),
+        (&["--batch", "1000001"], "--batch"),
+        (&["--batch", "1000000", "--template", "large"], "--batch 1000000: bodies of up to"),
+        (&["--batch", "400000", "--encoding", "gzip"], "when compressed"),
+        (&["--rate", "1e12"], "more than 1e9"),
+        (&["--rate", "1e308G"], "--rate"),
+        (&["--schedule", "ramp:1-2G"], "more than 1e9"),
+        (&["--duration", "18446744074s"], "366 days"),
+        (&["--interval", "18446744073.709551616s"], "366 days"),
+        (&["--warmup", "9000h"], "366 days"),
+        (&["--drain", "9000h"], "366 days"),
+        (&["--timeout", "9000h"], "366 days"),
+        (&["--max-p99", "9000h"], "366 days"),
+        (&["--schedule", "step:1@8000h/1@8000h"], "366 days"),
+    ];
+    for (options, named) in cases {
+        let (code, said) = refusal(&[&["run"], options].concat());
+        assert!(code == 2 && said.contains(named) && !said.contains("panicked"), "{options:?}: {code}: {said}");
+    }
+    let (code, said) = refusal(&["crash", "--server", "true", "--data", "/nowhere", "--load-max", "18446744074s"]);
+    assert!(code == 2 && said.contains("366 days"), "{code}: {said}");
+}
+
+#[test]
+fn malformed_events_need_answers_whatever_the_batch() {
+    for batch in ["1", "5"] {
+        let (code, said) = refusal(&["run", "--malformed", "30%", "--check", "nothing", "--batch", batch]);
+        assert!(code == 2 && said.contains("--malformed"), "{batch}: {code}: {said}");
+    }
+}
+
+/// What a scenario says is not said beside it as well.
+#[test]
+fn a_scenario_refuses_options_that_it_would_not_heed() {
+    let spike = format!("{}/scenarios/spike.toml", env!("CARGO_MANIFEST_DIR"));
+    for option in [
+        ["--rate", "5"],
+        ["--schedule", "ramp:1-2"],
+        ["--duration", "1s"],
+        ["--connections", "5"],
+        ["--batch", "5"],
+        ["--format", "array"],
+        ["--malformed", "1%"],
+        ["--template", "large"],
+        ["--path", "/other"],
+        ["--content-type", "text/plain"],
+    ] {
+        let (code, said) = refusal(&[&["run", "--scenario", &spike][..], &option].concat());
+        assert!(code == 2 && said.contains(option[0]) && said.contains("--scenario"), "{option:?}: {code}: {said}");
+    }
+}
+
+/// It brings its own requests, which are held against the same limits as those of options.
+#[test]
+fn a_scenario_whose_bodies_are_too_long_is_refused() {
+    let server = Server::start();
+    let file = server.home().join("long.toml");
+    let text = "about = \"long\"\nrequests_per_client_per_second = 1\ntemplate = \"large\"\nstart_clients = 1\n\
+                [[stage]]\ntime = \"1s\"\nclients = 1\n[[request]]\nkind = \"events\"\nbatch = 1000000\nweight = 1\n";
+    std::fs::write(&file, text).unwrap();
+    let (code, said) = refusal(&["run", "--target", &server.address().to_string(), "--scenario", &show(&file)]);
+    assert!(code == 2 && said.contains("--batch 1000000: bodies of up to"), "{code}: {said}");
 }

@@ -41,7 +41,9 @@ fn every_template_the_users_own_lines_and_a_replayed_log_are_stored_intact() {
         assert_eq!(result["manifest"]["template"], template);
     }
     let lines = server.home().join("lines");
-    std::fs::write(&lines, "{\"a\":1}\r\n{\"event_id\":\"mine\",\"b\":[{\"c\":\"\\u00e4\"}]}\n\n{}\n").unwrap();
+    let unusual = "{\"a\":1e999,\"b\":-123456789012345678901234567890}";
+    let text = format!("{{\"a\":1}}\r\n{{\"event_id\":\"mine\",\"b\":[{{\"c\":\"\\u00e4\"}}]}}\n\n{unusual}\n{{}}\n");
+    std::fs::write(&lines, text).unwrap();
     is_sound(&server, &["--events", &show(&lines), "--batch", "4"]);
     is_sound(&server, &["--replay", &show(&server.data()), "--batch", "4"]);
 }
@@ -109,8 +111,10 @@ fn no_secret_of_a_header_is_in_json_or_page() {
 #[test]
 fn every_schedule_offers_what_it_says() {
     let server = Server::start();
-    let cases: [(&[&str], f64); 6] = [
+    let cases: [(&[&str], f64); 7] = [
         (&["--rate", "400"], 400.0),
+        // What no connection could take is counted, too.
+        (&["--rate", "1G"], 1e9),
         (&["--rate", "400", "--schedule", "poisson"], 400.0),
         (&["--schedule", "step:200@100ms/400@100ms"], 300.0),
         (&["--schedule", "ramp:100-500"], 300.0),

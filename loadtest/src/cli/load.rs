@@ -11,10 +11,10 @@ use super::Failure;
 use crate::event::{Run, TEMPLATES_MAX, THREADS_MAX, TemplateKind, Templates};
 use crate::generator::PIPELINE_MAX;
 use crate::oracle::log;
-use crate::plan::{Mode, Plan, Share};
+use crate::plan::{CONNECTIONS_MAX, Mode, Plan, Share};
 use crate::quantity;
 use crate::random::Random;
-use crate::request::{Ack, Check, Encoding, Format, HeadOptions, Kind, KindOptions};
+use crate::request::{Ack, BATCH_MAX, Check, Encoding, Format, HeadOptions, Kind, KindOptions, field};
 use crate::schedule::{Arrivals, Curve};
 use crate::sys::thread;
 
@@ -33,7 +33,7 @@ pub struct LoadArgs {
     /// Where the server listens, HOST:PORT.
     #[arg(long, env = "TIDEGATE_LOAD_TARGET", default_value = "127.0.0.1:8080", value_name = "ADDR")]
     pub target: String,
-    /// Requests per second. Makes an open loop; without it and without --schedule the loop is closed.
+    /// Requests per second, up to 1G. Makes an open loop; without it and without --schedule the loop is closed.
     #[arg(long, value_parser = quantity::count, value_name = "N")]
     pub rate: Option<f64>,
     /// Rate over time: constant, step:RATE@TIME/RATE@TIME, ramp:FROM-TO or spike:BASE-PEAK; 'poisson' or 'poisson,SHAPE'
@@ -43,13 +43,13 @@ pub struct LoadArgs {
     /// How long one answer is waited for.
     #[arg(long, value_parser = quantity::duration, default_value = "10s", value_name = "TIME")]
     pub timeout: Duration,
-    /// Connections, over all cores.
+    /// Connections, over all cores; up to a million.
     #[arg(long, short, default_value_t = 64, value_name = "N")]
     pub connections: usize,
     /// Requests under way on one connection.
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub pipeline: usize,
-    /// Events per request.
+    /// Events per request, up to a million.
     #[arg(long, default_value_t = 200, value_name = "N")]
     pub batch: usize,
     /// How events stand in a body; 'single' means --batch 1.
@@ -83,7 +83,7 @@ pub struct LoadArgs {
     /// Requests after which a connection is closed and another opened.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub requests_per_connection: Option<u32>,
-    /// Connections that read 64 bytes ten times a second, beside the others.
+    /// Connections that read 64 bytes ten times a second, beside the others; up to a million.
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub slow_readers: usize,
     /// Share of the requests that carry a malformed event, as 0.01 or 1%.
@@ -96,13 +96,13 @@ pub struct LoadArgs {
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub seed: u64,
     /// Another path than the format's own: other servers.
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_parser = field::path, value_name = "PATH")]
     pub path: Option<String>,
     /// Another content type than the format's own.
-    #[arg(long, value_name = "TYPE")]
+    #[arg(long, value_parser = field::value, value_name = "TYPE")]
     pub content_type: Option<String>,
-    /// More header lines, as 'Name: value'; may be repeated.
-    #[arg(long = "header", value_name = "LINE")]
+    /// More header lines, as 'Name: value', but for those that are written anyway; may be repeated.
+    #[arg(long = "header", value_parser = field::line, value_name = "LINE")]
     pub headers: Vec<String>,
     /// How closely answers are looked at: as tidegate promises them, any 2xx, or not waited for at all.
     #[arg(long, value_enum, default_value_t = Check::Tidegate)]
@@ -275,7 +275,7 @@ impl LoadArgs {
     }
 
     fn shares(&self) -> Result<Vec<Share>, Failure> {
-        if self.malformed > 0.0 && self.batch() > 1 && self.check == Check::Nothing {
+        if self.malformed > 0.0 && self.check == Check::Nothing {
             return Err(Failure::usage("--malformed needs answers to be judged: leave out --check nothing"));
         }
         let options = |kind| KindOptions {
@@ -334,11 +334,19 @@ fn new_run(seed: u64) -> Run {
 }
 
 /// What cannot be, before it is tried.
-pub(super) fn check(plan: &Plan) -> Result<(), Failure> {
+fn check(plan: &Plan) -> Result<(), Failure> {
+    let has_header = |name: &str| plan.head.headers.iter().any(|line| field::is_named(line, name));
     let limits = [
-        (plan.connections == 0, "--connections must be at least 1".to_owned()),
+        (
+            plan.connections == 0 || plan.connections > CONNECTIONS_MAX,
+            format!("--connections must be from 1 to {CONNECTIONS_MAX}"),
+        ),
+        (plan.slow_readers > CONNECTIONS_MAX, format!("--slow-readers must be at most {CONNECTIONS_MAX}")),
         (plan.pipeline == 0 || plan.pipeline > PIPELINE_MAX, format!("--pipeline must be from 1 to {PIPELINE_MAX}")),
-        (plan.shares.iter().any(|share| share.options.batch == 0), "--batch must be at least 1".to_owned()),
+        (
+            plan.shares.iter().any(|share| share.options.batch == 0 || share.options.batch > BATCH_MAX),
+            format!("--batch must be from 1 to {BATCH_MAX}"),
+        ),
         (plan.threads() > THREADS_MAX, format!("--cores: at most {THREADS_MAX} generator threads")),
         (
             plan.threads() > plan.connections,
@@ -348,20 +356,26 @@ pub(super) fn check(plan: &Plan) -> Result<(), Failure> {
         (plan.timeout.is_zero(), "--timeout must be above 0".to_owned()),
         (plan.interval < Duration::from_millis(10), "--interval must be at least 10ms".to_owned()),
         (!plan.key_skew.is_finite() || plan.key_skew < 0.0, "--key-skew must be 0 or more".to_owned()),
-        (
-            plan.head.headers.iter().any(|line| !line.contains(':') || line.contains(['\r', '\n'])),
-            "--header must be one line 'Name: value'".to_owned(),
-        ),
+        (plan.head.ack.is_some() && has_header("x-ack"), "--header X-Ack: --ack writes it already".to_owned()),
+        (!plan.keys.is_empty() && has_header("x-api-key"), "--header X-API-Key: --keys writes it already".to_owned()),
     ];
     if let Some((_, text)) = limits.into_iter().find(|(is_wrong, _)| *is_wrong) {
         return Err(Failure::usage(text));
     }
+    check_bodies(plan)?;
     thread::allow_descriptors((plan.connections + plan.slow_readers) as u64 + DESCRIPTORS_BESIDE)
         .map_err(Failure::unable)
 }
 
-/// Whether anything answers at the target, before thousands of connections ask.
+fn check_bodies(plan: &Plan) -> Result<(), Failure> {
+    let check = |share: &Share| share.options.check_body(plan.head.encoding, &plan.templates);
+    plan.shares.iter().try_for_each(check).map_err(Failure::usage)
+}
+
+/// Whether what is to be sent can be, also of a scenario, which brings its own requests; and whether anything answers at
+/// the target, before thousands of connections ask.
 pub(super) fn reach(plan: &Plan) -> Result<(), Failure> {
+    check_bodies(plan)?;
     TcpStream::connect_timeout(&plan.target, REACH_WITHIN)
         .map(drop)
         .map_err(|error| Failure::unable(format!("nothing answers at {}: {error}", plan.target)))

@@ -28,9 +28,11 @@ pub(super) struct RunArgs {
     load: LoadArgs,
     #[command(flatten)]
     times: Times,
-    /// Shape, requests and thresholds from a file; see loadtest/scenarios.
+    /// Shape, requests and thresholds from a file, with the path, content type and template of each; see loadtest/scenarios.
+    /// Options that say any of these are refused beside it. Events may come from --events or --replay.
     #[arg(long, value_name = "FILE", help_heading = "Scenario",
-        conflicts_with_all = ["rate", "schedule", "duration", "connections", "batch", "format", "malformed"])]
+        conflicts_with_all = ["rate", "schedule", "duration", "connections", "batch", "format", "malformed", "template",
+            "path", "content_type"])]
     scenario: Option<PathBuf>,
     /// Multiplies the scenario's clients and times.
     #[arg(long, env = "SCALE", default_value_t = 1.0, value_name = "FACTOR", help_heading = "Scenario")]

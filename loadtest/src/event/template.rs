@@ -3,6 +3,8 @@
 use std::fmt;
 use std::fmt::Write as _;
 
+use serde::de::IgnoredAny;
+
 use super::{Name, NameKey, Run, TEMPLATES_MAX};
 use crate::random::Random;
 
@@ -30,8 +32,8 @@ pub enum TemplateKind {
 /// Lines that cannot be events.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TemplateError {
-    /// A line is not a JSON object; its number, from 1.
-    NotAnObject(usize),
+    /// A line is not a JSON object; its number, from 1, and why.
+    NotAnObject(usize, String),
     /// A line is too long; its number, from 1.
     TooLong(usize),
     /// There is no line.
@@ -41,7 +43,7 @@ pub enum TemplateError {
 impl fmt::Display for TemplateError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NotAnObject(line) => write!(f, "line {line} is not a JSON object"),
+            Self::NotAnObject(line, why) => write!(f, "line {line} is not a JSON object: {why}"),
             Self::TooLong(line) => write!(f, "line {line} is longer than 1 MiB"),
             Self::Empty => f.write_str("there is no event in it"),
         }
@@ -110,10 +112,10 @@ impl Templates {
             if line.len() > LINE_BYTES_MAX {
                 return Err(TemplateError::TooLong(at + 1));
             }
-            let members: serde_json::Map<String, serde_json::Value> =
-                serde_json::from_slice(line).map_err(|_| TemplateError::NotAnObject(at + 1))?;
+            check_object(line).map_err(|why| TemplateError::NotAnObject(at + 1, why))?;
             let (mut bytes, number_at) = Name::blank(NameKey::LoadId, run, templates.len() as u32);
-            if !members.is_empty() {
+            let is_empty = line[1..].trim_ascii_start() == b"}";
+            if !is_empty {
                 bytes.push(b',');
             }
             bytes.extend_from_slice(&line[1..]);
@@ -141,11 +143,30 @@ impl Templates {
         self.templates.get(template)
     }
 
+    /// The most bytes that so many events in a row have.
+    #[must_use]
+    pub fn bytes_at_most(&self, count: usize) -> u64 {
+        let all = || self.templates.iter().map(|template| template.bytes.len() as u64);
+        let (sum, longest, rounds) = (all().sum::<u64>(), all().max().unwrap_or(0), count / self.len());
+        rounds as u64 * sum + ((count % self.len()) as u64 * longest).min(sum)
+    }
+
     /// Bytes of an event on average.
     #[must_use]
     pub fn bytes_mean(&self) -> f64 {
         self.templates.iter().map(|template| template.bytes.len()).sum::<usize>() as f64 / self.templates.len() as f64
     }
+}
+
+/// Whether a line is a JSON object by its grammar alone (RFC 8259), which bounds neither numbers nor nesting, and lets
+/// an escape name half a surrogate pair: servers take such events, and reading values would refuse them.
+fn check_object(line: &[u8]) -> Result<(), String> {
+    let text = std::str::from_utf8(line).map_err(|error| format!("byte {} is not UTF-8", error.valid_up_to() + 1))?;
+    serde_json::from_str::<IgnoredAny>(text).map_err(|error| {
+        let told = error.to_string();
+        format!("{} at byte {}", told.split(" at line ").next().unwrap_or(&told), error.column())
+    })?;
+    if line.starts_with(b"{") { Ok(()) } else { Err("it is another value".into()) }
 }
 
 const APPS: [&str; 4] = ["com.acme.quest", "com.acme.drift", "io.shop.mobile", "org.reader.app"];
@@ -272,8 +293,45 @@ mod tests {
     #[test]
     fn lines_that_are_no_events_are_refused_by_number() {
         let of = |lines: &[&'static str]| Templates::of_lines(lines.iter().map(|line| line.as_bytes()), Run(1)).err();
-        assert_eq!(of(&["{}", "[1]"]), Some(TemplateError::NotAnObject(2)));
-        assert_eq!(of(&["{\"a\":}"]), Some(TemplateError::NotAnObject(1)));
+        let told = |lines: &[&'static str]| of(lines).map(|error| error.to_string()).unwrap_or_default();
+        assert_eq!(of(&["{}", "[1]"]), Some(TemplateError::NotAnObject(2, "it is another value".into())));
+        assert_eq!(told(&["{\"a\":}"]), "line 1 is not a JSON object: expected value at byte 6");
+        for wrong in ["{\"a\":01}", "{\"a\":1}}", "{\"a\":\"\\x\"}", "{\"a\":1,}", "{a:1}", "{\"a\":\"\t\"}", "{"] {
+            assert!(told(&["{}", "", wrong]).starts_with("line 3 is not a JSON object: "), "{wrong}");
+        }
+        let not_text = Templates::of_lines([b"{\"a\":\"\xff\"}".as_slice()].into_iter(), Run(1)).unwrap_err();
+        assert!(not_text.to_string().contains("byte 7 is not UTF-8"), "{not_text}");
         assert_eq!(of(&["", ""]), Some(TemplateError::Empty));
+    }
+
+    /// A log may hold them, so a replay has to take them.
+    #[test]
+    fn what_the_grammar_allows_is_taken_whatever_it_means() {
+        let deep = format!("{{\"a\":{}1{}}}", "[".repeat(5000), "]".repeat(5000));
+        let lines = [
+            r#"{"a":1e999}"#,
+            r#"{"a":-1E-9999,"b":123456789012345678901234567890}"#,
+            r#"{"a\ud800":"\udc00"}"#,
+            &deep,
+            "{ }",
+        ];
+        let templates = Templates::of_lines(lines.iter().map(|line| line.as_bytes()), Run(1)).unwrap();
+        assert_eq!(templates.len(), lines.len());
+        assert!(templates.get(0).unwrap().bytes.ends_with(br#"","a":1e999}"#));
+        assert!(templates.get(4).unwrap().bytes.ends_with(br#"" }"#));
+    }
+
+    #[test]
+    fn events_in_a_row_are_at_most_as_long_as_it_is_said() {
+        let lines = [b"{\"a\":1}".as_slice(), b"{}", b"{\"long\":\"long\"}"];
+        let templates = Templates::of_lines(lines.into_iter(), Run(1)).unwrap();
+        let lengths: Vec<u64> = templates.templates.iter().map(|template| template.bytes.len() as u64).collect();
+        for count in 0..10 {
+            for first in 0..3 {
+                let bytes: u64 = (first..first + count).map(|at| lengths[at % 3]).sum();
+                assert!(bytes <= templates.bytes_at_most(count), "{count} from {first}");
+            }
+        }
+        assert_eq!(templates.bytes_at_most(300), lengths.iter().sum::<u64>() * 100);
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, Socket, Type};
 
-use super::connection::State;
+use super::connection::{Flight, State};
 use super::effort::Effort;
 use super::tally::{Ended, Interval};
 use super::turn::{BUFFER_GROUP, Operation};
@@ -31,6 +31,8 @@ const OPEN_ALL: Duration = Duration::from_secs(10);
 /// How long after the end a request is still sent that was due before it: longer than a generator or a server without a
 /// backlog takes for what came due last. What is behind by more counts as never sent.
 const LATE_NS_MAX: u64 = 250_000_000;
+/// Parts of their wait to which requests that were never sent are told apart: finer than what a histogram keeps.
+const WAIT_PARTS: u64 = 2048;
 /// How long an answer too many is waited for behind the last one that was asked for.
 const HEAR_OUT_NS: u64 = 20_000_000;
 
@@ -99,21 +101,24 @@ impl Generator<'_> {
             self.pause_max_ns = self.pause_max_ns.max(now.saturating_sub(self.next_tick));
         }
         self.next_tick = now + TICK_NS;
-        let interval_ns = self.plan.interval.as_nanos() as u64;
-        while now >= self.interval_end(interval_ns) {
-            // The main thread ends only after this one.
-            let _ = intervals.send(self.tally.next_interval(now, self.limit));
+        let (warmup_ns, interval_ns) = (self.plan.warmup_ns(), self.plan.interval.as_nanos() as u64);
+        let ends = !self.draining && (now >= self.plan.end_ns() || shared.stop.load(Ordering::Relaxed));
+        if ends {
+            self.set_limit(self.limit_at(now));
+            self.draining = true;
+            self.ended_ns = now.min(self.plan.end_ns());
+            // Neither the wait for the last answers nor the bookkeeping behind it says how busy the load kept it.
+            self.effort = Effort::of_this_thread(&self.clock, self.idle_polling_ns);
+            while self.tally.interval.index < intervals_until(self.ended_ns, warmup_ns, interval_ns) {
+                self.hand_over(now, intervals);
+            }
+            self.tally.interval.is_drain = true;
+        }
+        while now >= interval_end(self.tally.interval.index, warmup_ns, interval_ns) {
+            self.hand_over(now, intervals);
         }
         if !self.draining {
             self.set_limit(self.limit_at(now));
-            if now >= self.plan.end_ns() || shared.stop.load(Ordering::Relaxed) {
-                self.draining = true;
-                self.ended_ns = now.min(self.plan.end_ns());
-                // Neither the wait for the last answers nor the bookkeeping behind it says how busy the load kept it.
-                self.effort = Effort::of_this_thread(&self.clock, self.idle_polling_ns);
-                let _ = intervals.send(self.tally.next_interval(now, self.limit));
-                self.tally.interval.is_drain = true;
-            }
         }
         let mut index = 0;
         while index < self.open_later.len() {
@@ -130,9 +135,9 @@ impl Generator<'_> {
         slow::tick(self, now)
     }
 
-    /// Intervals are counted from the end of the warm-up, so that none is half of it; the first one ends with it.
-    fn interval_end(&self, interval_ns: u64) -> u64 {
-        interval_end(self.tally.interval.index, self.plan.warmup_ns(), interval_ns)
+    /// Ends the interval that is being filled. The main thread, which takes it, ends only after this one.
+    fn hand_over(&mut self, now: u64, intervals: &Sender<Interval>) {
+        let _ = intervals.send(self.tally.next_interval(now, self.limit));
     }
 
     fn give_up_overdue(&mut self, now: u64) -> io::Result<()> {
@@ -141,8 +146,8 @@ impl Generator<'_> {
             let connection = &self.connections[at as usize];
             let age = now.saturating_sub(connection.since);
             match connection.state {
-                State::Open if connection.flight(0).is_some_and(|flight| now.saturating_sub(flight.sent) > timeout) => {
-                    self.fail(at, Outcome::TimedOut, now)?;
+                State::Open if connection.flight(0).is_some_and(|flight| is_overdue(flight, now, timeout)) => {
+                    self.give_up(at, now)?;
                 }
                 State::Open if at as usize >= self.limit && connection.under_way() == 0 && connection.sending == 0 => {
                     self.close(at, Then::Reopen, now)?;
@@ -227,6 +232,19 @@ impl Generator<'_> {
         connection.receives = true;
         connection.operations += 1;
         self.ring.receive(at, BUFFER_GROUP, false, Operation::Receive.on(at))
+    }
+
+    /// Ends a connection on which an answer is overdue. A request behind the overdue one cannot be answered before it
+    /// (RFC 9112, 9.3.2), and has not waited for as long: it is lost with its connection.
+    fn give_up(&mut self, at: u32, now: u64) -> io::Result<()> {
+        let timeout = self.plan.timeout.as_nanos() as u64;
+        while let Some(flight) =
+            self.connections[at as usize].flight(0).copied().filter(|f| is_overdue(f, now, timeout))
+        {
+            self.connections[at as usize].pop();
+            self.end(&flight, Outcome::TimedOut, now);
+        }
+        self.fail(at, Outcome::ConnectionLost, now)
     }
 
     /// Ends all requests of a connection with an outcome, and the connection.
@@ -337,22 +355,39 @@ impl Generator<'_> {
                 self.end(&flight, Outcome::TimedOut, now);
             }
         }
-        while let Some(intended) = self.due.filter(|due| *due < self.ended_ns) {
-            self.tally.end(&Ended {
-                outcome: Outcome::NeverSent,
-                intended,
-                sent: intended,
-                ended: now,
-                events: 0,
-                bytes: 0,
-                kind: self.pick.pick(&mut self.random),
-            });
-            self.due = self.schedule.as_mut().and_then(Iterator::next);
-        }
+        self.count_never_sent(now);
         self.ledger.sent = self.next_event;
-        // The main thread ends only after this one.
-        let _ = intervals.send(self.tally.next_interval(now, self.limit));
+        self.hand_over(now, intervals);
     }
+
+    /// Counts what was due and never sent, in slices of their waits: each of a high rate by itself would take longer than
+    /// the run.
+    fn count_never_sent(&mut self, now: u64) {
+        let Some(due) = self.due.take().filter(|due| *due < self.ended_ns) else { return };
+        let schedule = self.schedule.as_mut().expect("what is due is so by a schedule");
+        let (warmup_ns, mut from, mut count) = (self.plan.warmup_ns(), due, 1);
+        while from < self.ended_ns {
+            let until = slice_end(from, now, warmup_ns).min(self.ended_ns);
+            count += schedule.pass(until);
+            let intended = from + (until - from) / 2;
+            for (kind, count) in self.pick.spread(count, &mut self.random).into_iter().enumerate() {
+                let (outcome, sent) = (Outcome::NeverSent, intended);
+                self.tally.end_all(&Ended { outcome, intended, sent, ended: now, events: 0, bytes: 0, kind }, count);
+            }
+            (from, count) = (until, 0);
+        }
+    }
+}
+
+/// Where the slice of intended times ends that begins at `from`: those in it have waited equally long at `now` as far as
+/// it is told, and are all meant for the warm-up or none is.
+fn slice_end(from: u64, now: u64, warmup_ns: u64) -> u64 {
+    let end = from + (now.saturating_sub(from) / WAIT_PARTS).max(1);
+    if from < warmup_ns { end.min(warmup_ns) } else { end }
+}
+
+fn is_overdue(flight: &Flight, now: u64, timeout: u64) -> bool {
+    now.saturating_sub(flight.sent) > timeout
 }
 
 /// Clients of one thread out of `all`: one at least, since half a client still has a request now and then.
@@ -361,7 +396,14 @@ fn clients_of(all: f64, thread: usize, threads: usize) -> usize {
     all / threads + usize::from(thread < all % threads)
 }
 
-/// End of an interval, ns from the start.
+/// Intervals that begin before a time: mostly one ends there, and there is no more to the load.
+fn intervals_until(ns: u64, warmup_ns: u64, interval_ns: u64) -> u32 {
+    let before = warmup_ns.div_ceil(interval_ns) * interval_ns - warmup_ns;
+    (ns + before).div_ceil(interval_ns) as u32
+}
+
+/// End of an interval, ns from the start. Intervals are counted from the end of the warm-up, so that none is half of it;
+/// the first one ends with it.
 #[must_use]
 pub fn interval_end(index: u32, warmup_ns: u64, interval_ns: u64) -> u64 {
     let before = warmup_ns.div_ceil(interval_ns);
@@ -381,7 +423,7 @@ pub(super) fn new_socket(target: std::net::SocketAddr, receive_bytes: Option<usi
 
 #[cfg(test)]
 mod tests {
-    use super::{clients_of, interval_end};
+    use super::{clients_of, interval_end, intervals_until, slice_end};
 
     #[test]
     fn fewer_clients_than_threads_still_leave_each_thread_one() {
@@ -397,5 +439,30 @@ mod tests {
         assert_eq!(ends(0, 10), [10, 20, 30, 40]);
         assert_eq!(ends(20, 10), [10, 20, 30, 40]);
         assert_eq!(ends(25, 10), [5, 15, 25, 35]);
+    }
+
+    /// An empty interval behind the last one would make the first of the drain begin an interval late, or be twice as long.
+    #[test]
+    fn a_load_has_as_many_intervals_as_begin_in_it() {
+        for (warmup, interval) in [(0, 10), (20, 10), (25, 10), (3, 10)] {
+            for ended in 0..60 {
+                let begin = |index: u32| index.checked_sub(1).map_or(0, |last| interval_end(last, warmup, interval));
+                let expected = (0..).take_while(|index| begin(*index) < ended).count() as u32;
+                let found = intervals_until(ended, warmup, interval);
+                assert_eq!(found.max(1), expected.max(1), "{warmup} + {interval}: until {ended}");
+            }
+        }
+    }
+
+    #[test]
+    fn slices_of_a_wait_are_as_fine_as_its_digits_and_few() {
+        let (day, warmup) = (86_400_000_000_000, 1_000_000_007);
+        let (mut from, mut slices, mut meets_warmup) = (5, 0, false);
+        while from < day {
+            let until = slice_end(from, day + 20_000_000, warmup).min(day);
+            assert!(until > from && (until - from) as f64 <= (day + 20_000_000 - from) as f64 / 2000.0);
+            (from, slices, meets_warmup) = (until, slices + 1, meets_warmup || until == warmup);
+        }
+        assert!(slices < 40_000 && meets_warmup, "{slices}");
     }
 }

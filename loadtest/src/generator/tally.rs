@@ -9,8 +9,8 @@ use crate::response::{Answer, word_in};
 const LATENCY_NS_MAX: u64 = 600_000_000_000;
 /// Decimal digits that are kept of a latency.
 const LATENCY_DIGITS: u8 = 3;
-/// Status codes counted: 0 to 599.
-pub const STATUSES: usize = 600;
+/// Status codes counted, 0 to 999: all that three digits can say.
+pub const STATUSES: usize = 1000;
 
 /// An empty histogram of ns.
 #[must_use]
@@ -69,9 +69,9 @@ pub struct Interval {
     /// Bytes of requests answered as they should be in it.
     pub bytes: u64,
     /// Latencies from the intended times.
-    pub corrected: Histogram<u32>,
+    pub corrected: Histogram<u64>,
     /// Latencies from the actual sends.
-    pub uncorrected: Histogram<u32>,
+    pub uncorrected: Histogram<u64>,
 }
 
 impl Interval {
@@ -93,7 +93,7 @@ impl Interval {
     }
 
     /// Adds another thread's part of the same interval.
-    pub fn add(&mut self, other: &Self) {
+    pub fn join(&mut self, other: &Self) {
         assert_eq!(self.index, other.index);
         self.is_drain |= other.is_drain;
         self.ended_ns = self.ended_ns.max(other.ended_ns);
@@ -120,16 +120,16 @@ impl Interval {
         Outcome::ALL.iter().filter(|outcome| holds(**outcome)).map(|outcome| self.outcomes[*outcome as usize]).sum()
     }
 
-    fn add_one(&mut self, ended: &Ended) {
-        self.outcomes[ended.outcome as usize] += 1;
-        self.events += ended.events;
+    fn add(&mut self, ended: &Ended, count: u64) {
+        self.outcomes[ended.outcome as usize] += count;
+        self.events += ended.events * count;
         if ended.outcome.is_good() {
-            self.bytes += ended.bytes;
+            self.bytes += ended.bytes * count;
         }
         if ended.has_latency() {
-            self.corrected.saturating_record(ended.ended.saturating_sub(ended.intended));
+            self.corrected.saturating_record_n(ended.ended.saturating_sub(ended.intended), count);
             if ended.outcome != Outcome::NeverSent {
-                self.uncorrected.saturating_record(ended.ended.saturating_sub(ended.sent));
+                self.uncorrected.saturating_record_n(ended.ended.saturating_sub(ended.sent), count);
             }
         }
     }
@@ -183,7 +183,7 @@ impl Totals {
     }
 
     /// Adds another thread's.
-    pub fn add(&mut self, other: &Self) {
+    pub fn join(&mut self, other: &Self) {
         for (sum, count) in self.outcomes.iter_mut().zip(other.outcomes) {
             *sum += count;
         }
@@ -202,20 +202,20 @@ impl Totals {
         self.slip.add(&other.slip).expect("equal bounds");
     }
 
-    fn add_one(&mut self, ended: &Ended) {
-        self.outcomes[ended.outcome as usize] += 1;
+    fn add(&mut self, ended: &Ended, count: u64) {
+        self.outcomes[ended.outcome as usize] += count;
         let kind = &mut self.kinds[ended.kind];
-        kind.requests += 1;
-        kind.errors += u64::from(ended.outcome.is_error());
+        kind.requests += count;
+        kind.errors += if ended.outcome.is_error() { count } else { 0 };
         if ended.is_failure() {
-            self.failed.saturating_record(ended.ended.saturating_sub(ended.intended));
+            self.failed.saturating_record_n(ended.ended.saturating_sub(ended.intended), count);
         }
         if ended.has_latency() {
             let latency = ended.ended.saturating_sub(ended.intended);
-            kind.corrected.saturating_record(latency);
-            self.corrected.saturating_record(latency);
+            kind.corrected.saturating_record_n(latency, count);
+            self.corrected.saturating_record_n(latency, count);
             if ended.outcome != Outcome::NeverSent {
-                self.uncorrected.saturating_record(ended.ended.saturating_sub(ended.sent));
+                self.uncorrected.saturating_record_n(ended.ended.saturating_sub(ended.sent), count);
             }
         }
     }
@@ -239,10 +239,19 @@ impl Tally {
 
     /// Counts a request that ended.
     pub fn end(&mut self, ended: &Ended) {
-        self.interval.add_one(ended);
+        self.end_all(ended, 1);
+    }
+
+    /// Counts `count` requests that ended alike.
+    pub fn end_all(&mut self, ended: &Ended, count: u64) {
+        // A histogram takes the value of none for its largest.
+        if count == 0 {
+            return;
+        }
+        self.interval.add(ended, count);
         // An answer too many puts all behind it in doubt, whenever it came.
         if ended.intended >= self.warmup_ns || ended.outcome == Outcome::Unsolicited {
-            self.totals.add_one(ended);
+            self.totals.add(ended, count);
         }
     }
 
@@ -287,6 +296,31 @@ mod tests {
         assert!(tally.totals.uncorrected.equivalent(2000, tally.totals.uncorrected.max()));
     }
 
+    /// A thousand seconds at the highest rate are more than 32 bits count.
+    #[test]
+    fn requests_that_ended_alike_count_as_many() {
+        let (mut tally, mut one_by_one) = (Tally::new(1, 0), Tally::new(1, 0));
+        let never = ended(Outcome::NeverSent, 0, 0, 7_000_000);
+        tally.end_all(&never, 3);
+        tally.end_all(&ended(Outcome::NeverSent, 0, 0, 1 << 39), 0);
+        (0..3).for_each(|_| one_by_one.end(&never));
+        assert_eq!(tally.totals.outcomes, one_by_one.totals.outcomes);
+        assert_eq!(tally.totals.failed, one_by_one.totals.failed);
+        assert_eq!(tally.interval.corrected, one_by_one.interval.corrected);
+        tally.end_all(&never, 1 << 40);
+        assert_eq!((tally.totals.kinds[0].errors, tally.interval.corrected.len()), ((1 << 40) + 3, (1 << 40) + 3));
+        assert!(tally.interval.corrected.equivalent(7_000_000, tally.interval.corrected.value_at_quantile(0.99)));
+    }
+
+    #[test]
+    fn each_status_counts_as_itself() {
+        let mut tally = Tally::new(1, 0);
+        for status in [200, 599, 600, 999] {
+            tally.answer(&Answer { status, has_retry_after: false, closes: false, body_bytes: 0, body: b"" });
+            assert_eq!(tally.totals.statuses[usize::from(status)], 1, "{status}");
+        }
+    }
+
     #[test]
     fn refusals_flatter_no_latency_and_waits_given_up_are_kept() {
         let mut tally = Tally::new(1, 0);
@@ -306,7 +340,7 @@ mod tests {
             let mut tally = Tally::new(1, 0);
             tally.end(&ended(outcome, 0, 0, slow_ns));
             let mut totals = Totals::new(1);
-            totals.add(&tally.totals);
+            totals.join(&tally.totals);
             let is_request = !matches!(outcome, Outcome::ConnectFailed | Outcome::Unsolicited);
             assert_eq!(totals.failed.len(), u64::from(is_request && !outcome.is_good()), "{outcome:?}");
             // In one or the other: what took ten seconds is somewhere.

@@ -268,7 +268,7 @@ pub fn make(plan: &Plan, run: &Run, manifest: Manifest, limits: &Limits, signal:
         (kind_name(share), result)
     });
     let falls = falls(plan);
-    let recovered_p99 = limits.recovered_p99.or(limits.p99).map_or(f64::INFINITY, |time| time.as_secs_f64() * 1e6);
+    let recovered_p99 = limits.recovered_p99.or(limits.p99).map(|time| time.as_secs_f64() * 1e6);
     let mut result = RunResult {
         schema: SCHEMA,
         measured_s: run.measured_s,

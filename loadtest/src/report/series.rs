@@ -14,8 +14,11 @@ const QUARTERS: usize = 4;
 pub struct Recovery {
     /// When the load fell, seconds from the start.
     pub at_s: f64,
+    /// The 99th percentile that counts as recovered; `None` if no limit was given, and nothing can be said.
+    #[serde(default)]
+    pub p99_limit_us: Option<f64>,
     /// Seconds until the first interval without an error in which the 99th percentile was within its limit again; `None`
-    /// if there was none before the load rose again or ended.
+    /// if there was none before the next fall or the end, or no limit.
     pub recovered_after_s: Option<f64>,
 }
 
@@ -30,20 +33,24 @@ pub struct ServerMemory {
     pub rss_growth_bytes_per_minute: f64,
 }
 
-/// Recoveries after each of `falls` (ns from the start).
+/// Recoveries after each of `falls` (ns from the start) behind which an interval was measured: not after one with which
+/// the load ends.
 #[must_use]
-pub fn recoveries(points: &[Point], falls: &[u64], p99_us_max: f64) -> Vec<Recovery> {
+pub fn recoveries(points: &[Point], falls: &[u64], p99_limit_us: Option<f64>) -> Vec<Recovery> {
     let recovery = |at: usize| {
         let at_s = falls[at] as f64 / 1e9;
         let until_s = falls.get(at + 1).map_or(f64::INFINITY, |next| *next as f64 / 1e9);
-        let behind =
-            points.iter().filter(|point| point.is_measured() && point.from_s >= at_s - 1e-6 && point.from_s < until_s);
-        let mut behind = behind.filter(|point| {
-            point.errors == 0 && point.requests > 0 && point.p99_us.is_some_and(|p99| p99 <= p99_us_max)
-        });
-        Recovery { at_s, recovered_after_s: behind.next().map(|point| (point.from_s - at_s).max(0.0)) }
+        let mut behind = points.iter().filter(|point| point.is_measured() && point.from_s >= at_s - 1e-6).peekable();
+        behind.peek()?;
+        let is_well = |point: &&Point| {
+            let is_within = point.p99_us.zip(p99_limit_us).is_some_and(|(p99, limit)| p99 <= limit);
+            point.errors == 0 && point.requests > 0 && is_within
+        };
+        let first = behind.take_while(|point| point.from_s < until_s).find(is_well);
+        let recovered_after_s = first.map(|point| (point.from_s - at_s).max(0.0));
+        Some(Recovery { at_s, p99_limit_us, recovered_after_s })
     };
-    (0..falls.len()).map(recovery).collect()
+    (0..falls.len()).filter_map(recovery).collect()
 }
 
 /// The highest offered rate at which goodput kept up, if more was offered than was kept up with.
@@ -116,13 +123,25 @@ mod tests {
         points[10].p99_us = Some(900.0);
         points[11].errors = 1;
         let falls = [10_000_000_000, 15_000_000_000];
-        let found = recoveries(&points, &falls, 100.0);
-        assert_eq!(found[0], Recovery { at_s: 10.0, recovered_after_s: Some(2.0) });
-        assert_eq!(found[1], Recovery { at_s: 15.0, recovered_after_s: Some(0.0) });
+        let (limit, p99_limit_us) = (Some(100.0), Some(100.0));
+        let found = recoveries(&points, &falls, limit);
+        assert_eq!(found[0], Recovery { at_s: 10.0, p99_limit_us, recovered_after_s: Some(2.0) });
+        assert_eq!(found[1], Recovery { at_s: 15.0, p99_limit_us, recovered_after_s: Some(0.0) });
         for point in &mut points[10..15] {
             point.errors = 1;
         }
-        assert_eq!(recoveries(&points, &falls, 100.0)[0].recovered_after_s, None, "the next fall is another one");
+        assert_eq!(recoveries(&points, &falls, limit)[0].recovered_after_s, None, "the next fall is another one");
+    }
+
+    #[test]
+    fn without_a_limit_or_anything_behind_a_fall_no_recovery_is_told() {
+        let points: Vec<Point> = (0..20).map(|at| point(f64::from(at), 10.0, 10, 50.0)).collect();
+        let found = recoveries(&points, &[10_000_000_000, 20_000_000_000], None);
+        assert_eq!(found, [Recovery { at_s: 10.0, p99_limit_us: None, recovered_after_s: None }]);
+        // The end of the load, and what is less than an interval before it.
+        for at in [20_000_000_000, 19_500_000_000] {
+            assert_eq!(recoveries(&points, &[at], Some(100.0)), [], "{at}");
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::result::{Latencies, Point, RunResult};
+use super::series::Recovery;
 use crate::quantity::{show_count, show_duration, show_latency};
 
 /// The line of one interval. `left` is the time to the end of the load.
@@ -116,8 +117,7 @@ pub fn summary(result: &RunResult) -> String {
         );
     }
     for recovery in &result.recovery {
-        let after = recovery.recovered_after_s.map_or("not".into(), |seconds| format!("{seconds:.1} s"));
-        line("recovery", format!("after the fall at {:.1} s: {after}", recovery.at_s));
+        line("recovery", format!("after the fall at {:.1} s: {}", recovery.at_s, show_recovery(recovery)));
     }
     if let Some(knee) = result.knee {
         line("knee", format!("kept up until {} req/s were offered", show_count(knee.round())));
@@ -146,6 +146,14 @@ pub fn summary(result: &RunResult) -> String {
         line("INVALID", because.clone());
     }
     text
+}
+
+fn show_recovery(recovery: &Recovery) -> String {
+    match (recovery.p99_limit_us, recovery.recovered_after_s) {
+        (None, _) => "- (what counts as recovered needs a limit, --max-p99)".into(),
+        (Some(_), Some(seconds)) => format!("{seconds:.1} s"),
+        (Some(_), None) => "not".into(),
+    }
 }
 
 /// How much was offered for how long.
@@ -182,4 +190,19 @@ pub fn show_verdict(verdict: &super::result::Verdict) -> String {
 fn percentiles(latencies: &Latencies) -> String {
     let values = [latencies.p50, latencies.p90, latencies.p95, latencies.p99, latencies.p999, latencies.max];
     values.iter().map(|us| format!("{:<10}", show_latency(*us))).collect::<Vec<_>>().join(" ").trim_end().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_recovery_without_a_limit_is_told_as_none() {
+        let mut recovery = Recovery { at_s: 5.0, p99_limit_us: None, recovered_after_s: None };
+        assert!(show_recovery(&recovery).starts_with('-') && show_recovery(&recovery).contains("--max-p99"));
+        recovery.p99_limit_us = Some(100.0);
+        assert_eq!(show_recovery(&recovery), "not");
+        recovery.recovered_after_s = Some(0.0);
+        assert_eq!(show_recovery(&recovery), "0.0 s");
+    }
 }

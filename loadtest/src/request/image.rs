@@ -9,6 +9,12 @@ use super::compress::Encoding;
 use super::expect::{Check, Expect};
 use crate::event::{Digits, MALFORMED_TEMPLATE, NUMBER_DIGITS, Name, NameKey, Template, Templates};
 
+/// Events of a request: as many as tidegate takes by its own default.
+pub const BATCH_MAX: usize = 1_000_000;
+/// Bytes of a body: positions in an image are 32 bits, and its head is to fit too.
+const BODY_BYTES_MAX: u64 = 1 << 30;
+/// What a body may have around its events, and a malformed event more than one that is not.
+const BODY_BYTES_BESIDE: u64 = 64;
 /// All images of a kind together: more variety than this costs cache and shows nothing new.
 const IMAGES_BYTES_MAX: usize = 64 << 20;
 /// Width of the length of a compressed body.
@@ -184,6 +190,28 @@ impl KindOptions {
     #[must_use]
     pub fn has_events(&self) -> bool {
         matches!(self.kind, Kind::Events | Kind::Malformed)
+    }
+
+    /// Whether its bodies have a length that can be sent. To be asked before images are made.
+    ///
+    /// # Errors
+    /// A sentence with the limit.
+    pub fn check_body(&self, encoding: Encoding, templates: &Templates) -> Result<(), String> {
+        if !self.has_events() {
+            return Ok(());
+        }
+        let bytes = templates.bytes_at_most(self.batch) + self.batch as u64 + BODY_BYTES_BESIDE;
+        let told = format!("--batch {}: bodies of up to {bytes} bytes", self.batch);
+        if bytes > BODY_BYTES_MAX {
+            return Err(format!("{told} are more than {BODY_BYTES_MAX}; send fewer or shorter events at once"));
+        }
+        let compressed = encoding.bytes_max(bytes as usize);
+        if encoding != Encoding::Identity && compressed >= 10_usize.pow(LENGTH_DIGITS as u32) {
+            return Err(format!(
+                "{told} may have more than {LENGTH_DIGITS} digits of a length when compressed; send fewer or shorter events at once"
+            ));
+        }
+        Ok(())
     }
 
     fn path(&self) -> &str {
@@ -450,6 +478,30 @@ mod tests {
             let is_json = serde_json::from_slice::<serde_json::Value>(line).is_ok();
             let is_named_bad = Name::of_line(line).unwrap().template == MALFORMED_TEMPLATE;
             assert_eq!((is_json, is_named_bad), if at == 4 { (false, true) } else { (true, false) });
+        }
+    }
+
+    /// A body of what is just within the limit has places for its numbers; the next longer one has none.
+    #[test]
+    fn bodies_that_no_image_can_hold_are_refused_and_no_others() {
+        let lines = ["{\"a\":1}".to_owned(), format!("{{\"a\":\"{}\"}}", "x".repeat(1 << 19))];
+        let templates = Templates::of_lines(lines.iter().map(String::as_bytes), Run(1)).unwrap();
+        let check = |batch, encoding| options(Kind::Events, batch, Format::Ndjson).check_body(encoding, &templates);
+        for encoding in [Encoding::Identity, Encoding::Gzip, Encoding::Zstd] {
+            assert!(check(BATCH_MAX, encoding).unwrap_err().contains("--batch 1000000"));
+            assert!(check(300, encoding).is_ok());
+        }
+        // Half of them are 512 KiB long.
+        assert!(check(4094, Encoding::Identity).is_ok() && check(4098, Encoding::Identity).is_err());
+        assert!(check(400, Encoding::Gzip).is_err() && check(400, Encoding::Identity).is_ok());
+        assert!(options(Kind::Health, BATCH_MAX, Format::Ndjson).check_body(Encoding::Identity, &templates).is_ok());
+        for batch in [1, 2, 3, 300] {
+            let kinds =
+                [options(Kind::Events, batch, Format::Envelope), options(Kind::Malformed, batch, Format::Array)];
+            for image in kinds.iter().flat_map(|kind| images(kind, &HeadOptions::default(), &templates)) {
+                let body = (image.bytes.len() - image.body_at) as u64;
+                assert!(body <= templates.bytes_at_most(batch) + batch as u64 + BODY_BYTES_BESIDE, "{batch}: {body}");
+            }
         }
     }
 

@@ -2,10 +2,11 @@
 
 mod compress;
 mod expect;
+pub mod field;
 mod image;
 mod lane;
 
 pub use compress::{Compressor, Encoding};
 pub use expect::{Check, Expect, Outcome, judge};
-pub use image::{Ack, Format, HeadOptions, Image, Kind, KindOptions, images};
+pub use image::{Ack, BATCH_MAX, Format, HeadOptions, Image, Kind, KindOptions, images};
 pub use lane::{Lane, Patch};
