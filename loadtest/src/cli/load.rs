@@ -65,9 +65,9 @@ pub struct LoadArgs {
     /// Level at which requests ask to be acknowledged; without it the server's default.
     #[arg(long, value_enum)]
     pub ack: Option<Ack>,
-    /// What events are like.
-    #[arg(long, value_enum, default_value_t = TemplateKind::Attribution)]
-    pub template: TemplateKind,
+    /// What events are like; without it attribution.
+    #[arg(long, value_enum)]
+    pub template: Option<TemplateKind>,
     /// Events from a file, one JSON object a line, each with a load_id put in front.
     #[arg(long, value_name = "FILE", conflicts_with = "template")]
     pub events: Option<PathBuf>,
@@ -201,7 +201,7 @@ impl LoadArgs {
         match (&self.events, &self.replay) {
             (Some(file), _) => format!("file {}", file.display()),
             (_, Some(data)) => format!("replay {}", data.display()),
-            _ => clap::ValueEnum::to_possible_value(&self.template)
+            _ => clap::ValueEnum::to_possible_value(&self.template.unwrap_or_default())
                 .map_or(String::new(), |value| value.get_name().into()),
         }
     }
@@ -301,7 +301,7 @@ impl LoadArgs {
             return self.replayed(data, run);
         }
         let Some(file) = &self.events else {
-            return Ok(Templates::generated(self.template, run, self.seed));
+            return Ok(Templates::generated(self.template.unwrap_or_default(), run, self.seed));
         };
         let text = std::fs::read(file).map_err(|error| Failure::usage(format!("{}: {error}", file.display())))?;
         Templates::of_lines(text.split(|byte| *byte == b'\n'), run)

@@ -31,8 +31,8 @@ pub(super) struct RunArgs {
     /// Shape, requests and thresholds from a file, with the path, content type and template of each; see loadtest/scenarios.
     /// Options that say any of these are refused beside it. Events may come from --events or --replay.
     #[arg(long, value_name = "FILE", help_heading = "Scenario",
-        conflicts_with_all = ["rate", "schedule", "duration", "connections", "batch", "format", "malformed", "template",
-            "path", "content_type"])]
+        conflicts_with_all = ["rate", "schedule", "duration", "connections", "batch", "format", "malformed", "path",
+            "content_type"])]
     scenario: Option<PathBuf>,
     /// Multiplies the scenario's clients and times.
     #[arg(long, env = "SCALE", default_value_t = 1.0, value_name = "FACTOR", help_heading = "Scenario")]
@@ -185,7 +185,11 @@ fn prepare(args: &RunArgs) -> Result<(Plan, Limits, Setting), Failure> {
     let mut load = args.load.clone();
     load.connections = scenario.clients.peak().ceil() as usize;
     let times = Times { duration: Duration::from_nanos(scenario.clients.duration_ns()), ..args.times.clone() };
-    load.template = scenario.template.unwrap_or(load.template);
+    if scenario.template.is_some() && load.template.is_some() {
+        let why = "--template: the file of --scenario brings its own; leave one of the two out";
+        return Err(Failure::usage(why));
+    }
+    load.template = scenario.template.or(load.template);
     setting.template = load.template_name();
     setting.scenario = Some(format!("{} at scale {}, times {time_scale}", file.display(), args.scale));
     let mut plan = load.plan(&times, args.verify.is_some())?;
