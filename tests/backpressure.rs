@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
-use support::bodies::{bare, post};
+use support::bodies::{self, bare, post};
 use support::client::{Client, Response};
 use support::mount::{Mount, skip};
 use support::observe;
@@ -42,6 +42,22 @@ fn assert_backpressure(response: Response) -> Response {
     let seconds: u32 = response.header("Retry-After").expect("when to come again").parse().expect("in seconds");
     assert!((1..=30).contains(&seconds), "{seconds}");
     response
+}
+
+/// Half a kilobyte each, and the longest body there may be when decompressed: more than the core has time for.
+#[test]
+fn what_a_few_bytes_decompress_to_is_paid_for() {
+    const BOMBS: usize = 60;
+    let server = Setup::new().set("target_utilization", "0.5").start();
+    let body = bodies::zstd(&[b"{}".as_slice(), &vec![b'\n'; (16 << 20) - 2]].concat());
+    let bomb = post("/v1/events", "application/x-ndjson", "Content-Encoding: zstd\r\n", &body);
+    let mut client = server.connect();
+    client.send(&bomb.repeat(BOMBS));
+    let statuses: Vec<u16> = (0..BOMBS).map(|_| client.receive().status).collect();
+    let served = statuses.iter().filter(|status| **status == 202).count();
+    assert!(statuses.iter().all(|status| matches!(status, 202 | 503)), "{statuses:?}");
+    assert!((1..=BOMBS / 2).contains(&served), "{served} of {BOMBS} served: {statuses:?}");
+    assert!(observe::shard_metric(&server, "refused_utilization", 0) >= Some((BOMBS / 2) as u64));
 }
 
 #[test]

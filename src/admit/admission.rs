@@ -241,7 +241,7 @@ impl Admission {
         match standing {
             Standing::Alone | Standing::Above if fill > floor => Ok(()),
             Standing::Alone | Standing::Above => Err(reason),
-            Standing::Below if fill > floor - BELOW_SHARE => Ok(()),
+            Standing::Below if self.budget.fill_of_bucket() > floor - BELOW_SHARE => Ok(()),
             Standing::Below => Err(reason),
             Standing::Exhausted => Err(Refusal::Share),
         }

@@ -4,6 +4,10 @@
 //! taken on, so a long body may leave a debt that later requests wait for: it is the average that counts. Priorities are
 //! floors: what is low needs half a bucket, what is high may go into debt. So low is shed first, without anybody counting
 //! how much of each there is.
+//!
+//! A single piece of work larger than the bucket is owed beyond it: a few hundred bytes may decompress to the longest body,
+//! and if that were forgiven, requests of more than a bucket each would have the whole core, whatever the target. Who has
+//! had less than his share does not wait for that.
 
 use super::{PPM, REQUEST_WORK};
 
@@ -15,14 +19,19 @@ pub const BURST_TICKS: u64 = 25;
 /// a fraction of what it was for a while; a bucket in proportion would be in full debt after one request.
 const BURST_MIN: u64 = 16 * REQUEST_WORK;
 
-/// The fastest rate told apart from a faster one, so that 64 bits are enough for every product: 100 TB of bodies per second.
-const RATE_MAX: u64 = i64::MAX as u64 / PPM / BURST_TICKS / 3;
+/// The fastest rate told apart from a faster one, so that 64 bits are enough for every product: 4 TB of bodies per second.
+const RATE_MAX: u64 = i64::MAX as u64 / PPM / BURST_TICKS / (2 * (OWED_MAX as u64 + 1));
+
+/// Buckets that are owed at most: a second of work. Nobody is shut out for longer by one body of another.
+const OWED_MAX: i64 = 1000 / BURST_TICKS as i64;
 
 /// See the module text. The level is in units of work; the same below 0.
 #[derive(Clone, Debug, Default)]
 pub struct Budget {
     level: i64,
     burst: i64,
+    /// Beyond the bucket's debt; paid once the bucket is full.
+    owed: i64,
     /// What the last refill left over, in units times nanoseconds per tick: at low rates it is all there is.
     carry: u64,
 }
@@ -37,10 +46,17 @@ impl Budget {
             self.level = burst;
         } else if burst != self.burst {
             // Keep how full it is, not how much: the rate says what a unit is worth.
-            self.level = (i128::from(self.level) * i128::from(burst) / i128::from(self.burst)) as i64;
+            let scaled = |units: i64| (i128::from(units) * i128::from(burst) / i128::from(self.burst)) as i64;
+            self.level = scaled(self.level);
+            if self.owed > 0 {
+                self.owed = scaled(self.owed);
+            }
         }
         self.burst = burst;
-        // Of longer times the bucket is full, whatever was owed: the debt is one bucket at most.
+        if self.owed > 0 {
+            self.pay(rate, elapsed_ns);
+        }
+        // Of longer times the bucket is full: its debt is one bucket at most.
         let elapsed_ns = elapsed_ns.min(2 * BURST_TICKS * super::TICK_NS);
         if elapsed_ns > 0 {
             let more = rate * elapsed_ns + self.carry;
@@ -49,15 +65,38 @@ impl Budget {
         }
     }
 
-    /// Takes `work` out. The debt ends at one bucket: beyond it the controller's integral remembers.
-    pub fn charge(&mut self, work: u64) {
-        let work = i64::try_from(work).unwrap_or(i64::MAX);
-        self.level = self.level.saturating_sub(work).max(-self.burst);
+    /// Pays what is owed with what comes beyond a full bucket.
+    fn pay(&mut self, rate: u64, elapsed_ns: u64) {
+        let more = (u128::from(rate) * u128::from(elapsed_ns)).div_ceil(u128::from(super::TICK_NS));
+        let room = i128::from(self.burst - self.level);
+        let left = i128::from(self.owed) - (i128::try_from(more).unwrap_or(i128::MAX) - room).max(0);
+        self.owed = left.max(0) as i64;
     }
 
-    /// How full it is: from -[`PPM`], a full bucket of debt, to [`PPM`].
+    /// Takes `work` out. The debt ends at one bucket, beyond which the controller's integral remembers; but what is larger
+    /// than the bucket by itself is owed.
+    pub fn charge(&mut self, work: u64) {
+        let work = i64::try_from(work).unwrap_or(i64::MAX);
+        let level = self.level.saturating_sub(work);
+        self.level = level.max(-self.burst);
+        if work > self.burst {
+            let beyond = (self.level - level).min(work - self.burst);
+            self.owed = self.owed.saturating_add(beyond).min(OWED_MAX * self.burst);
+        }
+    }
+
+    /// How full it is for whoever has had his share: up to [`PPM`], below 0 for debt, what is owed included.
     #[must_use]
     pub fn fill(&self) -> i64 {
+        if self.burst == 0 {
+            return PPM as i64;
+        }
+        (self.level - self.owed) * PPM as i64 / self.burst
+    }
+
+    /// How full it is for whoever has not: from -[`PPM`], a full bucket of debt, to [`PPM`].
+    #[must_use]
+    pub fn fill_of_bucket(&self) -> i64 {
         if self.burst == 0 {
             return PPM as i64;
         }
@@ -67,7 +106,7 @@ impl Budget {
     /// Time until the debt is paid, at `rate` per tick, in nanoseconds.
     #[must_use]
     pub fn paid_in_ns(&self, rate: u64) -> u64 {
-        let debt = u128::from(self.level.min(0).unsigned_abs());
+        let debt = u128::from((self.level - self.owed).min(0).unsigned_abs());
         u64::try_from(debt * u128::from(super::TICK_NS) / u128::from(rate.max(1))).unwrap_or(u64::MAX)
     }
 }
@@ -94,8 +133,32 @@ mod tests {
         assert_eq!(budget.fill(), 200_000);
         budget.refill(RATE, u64::MAX);
         assert_eq!(budget.fill(), PPM as i64);
+        // Small ones beyond a bucket of debt are forgiven.
+        (0..100).for_each(|_| budget.charge(RATE));
+        assert_eq!((budget.fill(), budget.fill_of_bucket()), (-(PPM as i64), -(PPM as i64)));
+    }
+
+    #[test]
+    fn one_that_is_larger_than_the_bucket_is_paid_in_full_by_those_who_have_had_their_share() {
+        let mut budget = Budget::default();
+        budget.refill(RATE, 0);
+        budget.charge(RATE * 100);
+        let fills = |budget: &Budget| (budget.fill(), budget.fill_of_bucket());
+        assert_eq!((fills(&budget), budget.paid_in_ns(RATE)), ((-3_000_000, -1_000_000), 75 * TICK_NS));
+        budget.refill(RATE, 25 * TICK_NS);
+        assert_eq!(fills(&budget), (-2_000_000, 0));
+        // A new rate leaves it as it was.
+        budget.refill(2 * RATE, 0);
+        assert_eq!(fills(&budget), (-2_000_000, 0));
+        budget.refill(RATE, 0);
+        (0..500).for_each(|_| budget.refill(RATE, TICK_NS / 10));
+        assert_eq!(fills(&budget), (0, 1_000_000));
+        budget.refill(RATE, 25 * TICK_NS);
+        assert_eq!(fills(&budget), (1_000_000, 1_000_000));
         budget.charge(u64::MAX);
-        assert_eq!(budget.fill(), -(PPM as i64));
+        assert_eq!(budget.fill(), -(1 + OWED_MAX) * PPM as i64, "a second, and the bucket");
+        budget.refill(RATE, 3_600_000 * TICK_NS);
+        assert_eq!(fills(&budget), (1_000_000, 1_000_000), "all is paid in an hour");
     }
 
     #[test]

@@ -217,6 +217,12 @@ impl Body {
         self.release(ctx);
     }
 
+    /// Bytes that were decompressed so far.
+    #[must_use]
+    pub fn decoded_bytes(&self) -> u64 {
+        self.decoded_bytes
+    }
+
     /// The body was one object.
     #[must_use]
     pub fn was_single(&self) -> bool {

@@ -91,7 +91,7 @@ enum Phase {
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     tenant: TenantId,
-    /// Bytes of its body that were charged.
+    /// Bytes of its body, decompressed ones if it is compressed, that were charged.
     charged_bytes: u64,
 }
 
@@ -287,15 +287,14 @@ impl Conversation {
                 self.phase = Phase::Over;
                 return (input.len(), Some(Next::Close));
             }
-            Err(error) => return (input.len(), self.fail(&error, ctx)),
+            Err(error) => {
+                self.charge_body(ctx);
+                return (input.len(), self.fail(&error, ctx));
+            }
         };
         self.body_bytes += consumed as u64;
-        if let Some(entry) = &mut self.entry {
-            if self.body_bytes > entry.charged_bytes {
-                let more = self.body_bytes - entry.charged_bytes;
-                ctx.door.charge(ctx.clock.ns(), entry.tenant, more);
-                entry.charged_bytes = self.body_bytes;
-            }
+        if self.entry.is_some() {
+            self.charge_body(ctx);
         } else if self.phase == Phase::Skip {
             ctx.door.count_refused(0, consumed as u64);
         }
@@ -314,6 +313,16 @@ impl Conversation {
             }
         };
         (consumed, next)
+    }
+
+    /// Charges what the body has cost beyond what was charged: its bytes, or what they decompressed to.
+    fn charge_body(&mut self, ctx: &mut Context) {
+        let Some(entry) = &mut self.entry else { return };
+        let bytes = self.body_bytes.max(self.body.decoded_bytes());
+        if bytes > entry.charged_bytes {
+            ctx.door.charge(ctx.clock.ns(), entry.tenant, bytes - entry.charged_bytes);
+            entry.charged_bytes = bytes;
+        }
     }
 
     // --- answers ----------------------------------------------------------------------------------------------------
