@@ -20,6 +20,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::beside::{self, Beside};
+use super::body::DECODED_PER_TURN_MAX;
 use super::company::Company;
 use super::connection::{Connection, HeldRuns, Stage, Stall};
 use super::context::Context;
@@ -275,6 +276,10 @@ impl Turn {
         self.ctx.decoded_in_turn = 0;
         let waited = self.next_turn.len();
         for _ in 0..waited {
+            if self.ctx.decoded_in_turn >= DECODED_PER_TURN_MAX {
+                // The rest would wait again.
+                break;
+            }
             let (index, generation) = self.next_turn.pop_front().expect("as many as there were");
             if self.connections[index as usize].generation == generation {
                 self.resume(index)?;
