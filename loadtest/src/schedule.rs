@@ -302,7 +302,7 @@ impl Schedule {
     }
 
     /// Passes over those before a time, ns; how many. In steps of a piece and not of a request: even arrivals are counted
-    /// by the integral of their rate, and Poisson's behind the first [`PASSED_DRAWN_MAX`] as even ones.
+    /// by the integral of their rate, and Poisson's behind the first million as even ones.
     pub fn pass(&mut self, until_ns: u64) -> u64 {
         let mut count = 0;
         while let Some(piece) = self.curve.pieces.get(self.piece).copied() {
