@@ -323,7 +323,8 @@ impl Body {
             if let stop @ ControlFlow::Break(_) = self.drain(ctx)? {
                 return Ok((0, stop));
             }
-        } else if ctx.decoded_in_turn >= DECODED_PER_TURN_MAX {
+        } else if !self.framing.is_done() && ctx.decoded_in_turn >= DECODED_PER_TURN_MAX {
+            // Its end is not put off: it may hold the decompressor that is set apart.
             return Ok((0, NEXT_TURN));
         }
         let used = self.decode(data, ctx)?;
