@@ -99,28 +99,6 @@ const COMPRESSED_KEPT_BYTES_MAX: usize = 64 << 10;
 const DECODERS: [(Encoding, &str, usize); 2] =
     [(Encoding::Gzip, "Content-Encoding: gzip\r\n", 16), (Encoding::Zstd, "Content-Encoding: zstd\r\n", 1)];
 
-/// `{}` compressed to exactly `bytes` bytes, by members or frames that hold nothing.
-fn padded(encoding: Encoding, bytes: usize) -> Vec<u8> {
-    let mut body = bodies::encode(encoding, b"{}");
-    let padding = bytes - body.len();
-    if encoding == Encoding::Zstd {
-        // A skippable frame: RFC 8878 §3.1.2.
-        body.extend_from_slice(&0x184D_2A50_u32.to_le_bytes());
-        body.extend_from_slice(&(padding as u32 - 8).to_le_bytes());
-        body.resize(bytes, 0);
-        return body;
-    }
-    let members = padding / 1024;
-    for member in 0..members {
-        // With a long name and an empty last block: RFC 1952 §2.3, RFC 1951 §3.2.6.
-        let name_bytes = padding / members + usize::from(member < padding % members) - 21;
-        body.extend_from_slice(&[0x1f, 0x8b, 8, 8, 0, 0, 0, 0, 0, 255]);
-        body.extend_from_slice(&vec![b'n'; name_bytes]);
-        body.extend_from_slice(&[0, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
-    }
-    body
-}
-
 /// A request of one chunk, up to the end of its body: that this is the end is not said yet.
 fn unended(header: &str, body: &[u8]) -> Vec<u8> {
     let head = format!("POST /v1/events HTTP/1.1\r\nHost: t\r\nContent-Type: {JSON}\r\n{header}");
@@ -135,7 +113,7 @@ const END_OF_CHUNKS: &[u8] = b"0\r\n\r\n";
 fn slow_clients_with_short_bodies_hold_no_decompressor() {
     let server = Setup::new().set("decoders_per_shard_max", 1).start();
     for (encoding, header, count) in DECODERS {
-        let longest = padded(encoding, COMPRESSED_KEPT_BYTES_MAX);
+        let longest = bodies::padded(encoding, COMPRESSED_KEPT_BYTES_MAX);
         let clients: Vec<_> = (0..2 * count + 1)
             .map(|_| {
                 let mut client = server.connect();
@@ -143,7 +121,7 @@ fn slow_clients_with_short_bodies_hold_no_decompressor() {
                 client
             })
             .collect();
-        let long = padded(encoding, COMPRESSED_KEPT_BYTES_MAX + 1);
+        let long = bodies::padded(encoding, COMPRESSED_KEPT_BYTES_MAX + 1);
         for body in [&long, &longest, &bodies::encode(encoding, b"{}")] {
             server.ask(&post("/v1/events", JSON, header, body)).expect(202);
         }
@@ -201,7 +179,7 @@ fn decompressors_of_long_bodies_are_bounded_and_short_ones_need_none_of_them() {
     let server = Setup::new().set("decoders_per_shard_max", 1).start();
     let mut refused = 0;
     for (encoding, header, count) in DECODERS {
-        let long = padded(encoding, COMPRESSED_KEPT_BYTES_MAX + 1);
+        let long = bodies::padded(encoding, COMPRESSED_KEPT_BYTES_MAX + 1);
         let request = post("/v1/events", JSON, header, &long);
         let mut holders: Vec<_> = (0..count).map(|_| server.connect()).collect();
         for holder in &mut holders {
@@ -231,7 +209,7 @@ fn decompressors_of_long_bodies_are_bounded_and_short_ones_need_none_of_them() {
         refused += 2;
         assert_eq!(observe::shard_metric(&server, "refused_decoders", 0), Some(refused));
         observe::expect_a_reason_for_each_refusal(&server);
-        for body in [padded(encoding, COMPRESSED_KEPT_BYTES_MAX), bodies::encode(encoding, b"{}")] {
+        for body in [bodies::padded(encoding, COMPRESSED_KEPT_BYTES_MAX), bodies::encode(encoding, b"{}")] {
             server.ask(&post("/v1/events", JSON, header, &body)).expect(202);
             let mut client = server.connect();
             client.send(&unended(header, &body));

@@ -88,19 +88,18 @@ impl Budget {
     /// How full it is for whoever has had his share: up to [`PPM`], below 0 for debt, what is owed included.
     #[must_use]
     pub fn fill(&self) -> i64 {
-        if self.burst == 0 {
-            return PPM as i64;
-        }
-        (self.level - self.owed) * PPM as i64 / self.burst
+        self.share_of_bucket(self.level - self.owed)
     }
 
     /// How full it is for whoever has not: from -[`PPM`], a full bucket of debt, to [`PPM`].
     #[must_use]
     pub fn fill_of_bucket(&self) -> i64 {
-        if self.burst == 0 {
-            return PPM as i64;
-        }
-        self.level * PPM as i64 / self.burst
+        self.share_of_bucket(self.level)
+    }
+
+    /// Before there is a rate it is full.
+    fn share_of_bucket(&self, units: i64) -> i64 {
+        if self.burst == 0 { PPM as i64 } else { units * PPM as i64 / self.burst }
     }
 
     /// Time until the debt is paid, at `rate` per tick, in nanoseconds.

@@ -47,8 +47,8 @@ impl Limits {
     /// gzip decompressors for each zstd one: they take 48 KiB, a zstd one up to 8.5 MiB.
     pub const GZIP_DECODERS_PER_ZSTD: usize = 16;
 
-    /// Decompressors of each kind beyond those, for bodies that have arrived whole: they take one for a call, not for as long
-    /// as a client likes.
+    /// Decompressors of each kind beyond those, for bodies that have arrived whole: how long they hold one is the server's
+    /// doing, not their clients'.
     pub const DECODERS_FOR_WHOLE_BODIES: usize = 1;
 
     /// gzip decompressors of one shard for long bodies.

@@ -110,6 +110,28 @@ pub(crate) fn encode(encoding: Encoding, body: &[u8]) -> Vec<u8> {
     }
 }
 
+/// `{}` compressed to exactly `bytes` bytes, by members or frames that hold nothing.
+pub(crate) fn padded(encoding: Encoding, bytes: usize) -> Vec<u8> {
+    let mut body = encode(encoding, b"{}");
+    let padding = bytes - body.len();
+    if encoding == Encoding::Zstd {
+        // A skippable frame: RFC 8878 §3.1.2.
+        body.extend_from_slice(&0x184D_2A50_u32.to_le_bytes());
+        body.extend_from_slice(&(padding as u32 - 8).to_le_bytes());
+        body.resize(bytes, 0);
+        return body;
+    }
+    let members = padding / 1024;
+    for member in 0..members {
+        // With a long name and an empty last block: RFC 1952 §2.3, RFC 1951 §3.2.6.
+        let name_bytes = padding / members + usize::from(member < padding % members) - 21;
+        body.extend_from_slice(&[0x1f, 0x8b, 8, 8, 0, 0, 0, 0, 0, 255]);
+        body.extend_from_slice(&vec![b'n'; name_bytes]);
+        body.extend_from_slice(&[0, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    }
+    body
+}
+
 /// One gzip member.
 pub(crate) fn gzip(body: &[u8]) -> Vec<u8> {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
