@@ -226,6 +226,10 @@ impl Tail {
         let still_there = self.is_still_there()?;
         let open = self.open.as_mut().expect("a segment is open");
         if successor.previous_epoch == epoch {
+            if successor.previous_end > open.header.segment_bytes {
+                // What the two headers say cannot both be true, whatever lies in the file.
+                return Err(self.damage(epoch, self.cursor.offset, Fault::Overrun));
+            }
             open.limit = successor.previous_end;
             open.closed = true;
             return Ok(true);

@@ -30,7 +30,7 @@ pub(super) struct CrashArgs {
     /// The server's data directory.
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
-    /// Longest time under load before a kill.
+    /// Longest time under load before a kill; it counts from the round's first acknowledgement, or from 10 s on.
     #[arg(long, value_parser = quantity::duration, default_value = "1s", value_name = "TIME")]
     load_max: Duration,
     /// Where the server's output goes.

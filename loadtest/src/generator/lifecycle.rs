@@ -101,6 +101,9 @@ impl Generator<'_> {
             self.pause_max_ns = self.pause_max_ns.max(now.saturating_sub(self.next_tick));
         }
         self.next_tick = now + TICK_NS;
+        if !self.ledger.acked.is_empty() {
+            shared.acknowledged.store(true, Ordering::Relaxed);
+        }
         let (warmup_ns, interval_ns) = (self.plan.warmup_ns(), self.plan.interval.as_nanos() as u64);
         let ends = !self.draining && (now >= self.plan.end_ns() || shared.stop.load(Ordering::Relaxed));
         if ends {

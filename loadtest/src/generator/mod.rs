@@ -57,6 +57,8 @@ pub const PIPELINE_MAX: usize = 128;
 pub struct Shared {
     /// Ends the run early.
     pub stop: AtomicBool,
+    /// Set, some milliseconds late, once an event that a ledger remembers was acknowledged.
+    pub acknowledged: AtomicBool,
     /// Time 0.
     start: Start,
     /// Passed by every thread when its connections are open.
@@ -71,6 +73,7 @@ impl Shared {
     pub fn new(threads: usize) -> Arc<Self> {
         Arc::new(Self {
             stop: AtomicBool::new(false),
+            acknowledged: AtomicBool::new(false),
             start: Start::default(),
             opened: Barrier::new(threads),
             failed: AtomicUsize::new(0),

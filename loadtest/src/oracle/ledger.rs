@@ -34,6 +34,12 @@ impl Bits {
         }
     }
 
+    /// Whether no bit was ever set.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.blocks.is_empty()
+    }
+
     /// Whether a bit is set.
     #[must_use]
     pub fn get(&self, bit: u64) -> bool {
