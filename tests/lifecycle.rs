@@ -3,7 +3,9 @@
 mod support;
 
 use std::io::Write as _;
+use std::os::unix::net::UnixDatagram;
 use std::sync::mpsc;
+use std::time::Duration;
 
 use support::bodies::{bare, post};
 use support::client::Client;
@@ -12,6 +14,8 @@ use support::ports::Lease;
 use support::server::{Server, Setup};
 use support::wait::until;
 
+/// Longest silence of a server that has something to say.
+const SAID_WITHIN: Duration = Duration::from_secs(60);
 const JSON: &str = "application/json";
 
 /// A client in the middle of a request's body, and the rest of it.
@@ -108,4 +112,47 @@ fn a_server_does_not_wait_for_whoever_reads_what_it_says() {
     assert_eq!(server.terminate().code(), Some(0));
     drop(unread);
     filler.join().expect("its pipe was closed");
+}
+
+/// The lines of the next message to a service manager, without the line for people.
+fn told(manager: &UnixDatagram) -> (Vec<String>, String) {
+    let mut bytes = [0; 4096];
+    let length = manager.recv(&mut bytes).expect("the server tells its manager");
+    let message = std::str::from_utf8(&bytes[..length]).expect("text").trim_end();
+    let (status, rest) = message.lines().partition::<Vec<_>, _>(|line| line.starts_with("STATUS="));
+    // A time is there to tell one reload from another.
+    let rest = rest.iter().map(|line| line.split_once("_USEC=").map_or(*line, |(name, _)| name).to_owned()).collect();
+    (rest, status.join(""))
+}
+
+#[test]
+fn a_service_manager_is_told_of_every_change() {
+    let home = tempfile::tempdir().expect("a directory for a socket");
+    let path = home.path().join("notify");
+    let manager = UnixDatagram::bind(&path).expect("a socket");
+    manager.set_read_timeout(Some(SAID_WITHIN)).expect("a timeout");
+    let mut server = Setup::new().environment("NOTIFY_SOCKET", path.to_str().expect("text")).start();
+    let (nothing_yet, recovering) = told(&manager);
+    assert!(nothing_yet.is_empty() && recovering.starts_with("STATUS=recovering the log in /"), "{recovering}");
+    let serving = (vec!["READY=1".to_owned()], format!("STATUS=serving on http://{}", server.listen()));
+    assert_eq!(told(&manager), serving);
+    server.signal("HUP");
+    assert_eq!(told(&manager).0, ["RELOADING=1", "MONOTONIC"]);
+    let (ready, reloaded) = told(&manager);
+    assert!(ready == ["READY=1"] && reloaded.starts_with("STATUS=SIGHUP: "), "{ready:?} {reloaded}");
+    let client = half_sent(&server);
+    server.ask_to_end();
+    let (stopping, draining) = told(&manager);
+    assert!(stopping == ["STOPPING=1"] && draining.starts_with("STATUS=draining"), "{stopping:?} {draining}");
+    finish(client);
+    assert_eq!(server.wait_for_exit().code(), Some(0), "{}", server.log());
+}
+
+#[test]
+fn a_service_manager_that_is_gone_stops_nothing() {
+    let mut server = Setup::new().environment("NOTIFY_SOCKET", "/nonexistent/notify").start();
+    let told = || server.log().contains("the service manager could not be told (NOTIFY_SOCKET): ");
+    until("the operator to be told", || told().then_some(()));
+    server.ask(&post("/v1/events", JSON, "", b"{\"n\":1}")).expect(202);
+    assert_eq!(server.terminate().code(), Some(0));
 }

@@ -18,6 +18,7 @@ use super::cli::{EXIT_CONFIG, EXIT_DAMAGED, EXIT_HOST};
 use super::config::Config;
 use super::host::memlock_advice;
 use super::keys::KeysError;
+use super::manager;
 use super::plan::Plan;
 use super::plane::{PlaneConfig, Threads, run_control_plane};
 use super::quantity::{IdlePolicy, SyncChoice};
@@ -190,7 +191,9 @@ fn serve(config: &Config, plan: &Plan) -> Result<Outcome, BootError> {
         say(&format_args!("listening on http://{listen} (admin http://{})", plan.admin));
     }
     say(&format_args!("try: {}", plan.curl_line()));
+    let addresses: Vec<String> = plan.listen.iter().map(|listen| format!("http://{listen}")).collect();
     let plane = PlaneConfig {
+        serves: format!("serving on {}", addresses.join(", ")),
         core: plan.control_core,
         drain_timeout: plan.drain_timeout + DRAIN_MARGIN,
         poison_linger: plan.poison_linger,
@@ -250,6 +253,7 @@ impl Server {
         let view = Arc::new(view);
         let stop = Arc::new(AtomicBool::new(false));
         let peers = Arc::new(Peers::new(plan.shards.len()));
+        manager::is_at(&format!("recovering the log in {}", plan.data.display()));
         let mut opened = open_logs(config, plan)?;
         let clock_start = Instant::now();
         let (bells, shards, writers) = (Vec::new(), Vec::new(), Vec::new());

@@ -17,6 +17,7 @@ pub mod cli;
 pub mod config;
 pub mod host;
 pub mod keys;
+pub mod manager;
 pub mod plan;
 pub mod plan_view;
 pub mod plane;

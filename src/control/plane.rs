@@ -14,10 +14,10 @@ use glommio::timer::sleep;
 use glommio::{LocalExecutorBuilder, Placement, PoolPlacement};
 
 use super::admin_server::{self, Deadlines};
-use super::say;
 use super::shutdown::{Action, Facts, Outcome, Shutdown, ThreadsState};
 use super::signals::Signals;
 use super::view::ServerView;
+use super::{manager, say};
 use crate::metrics::Summarizer;
 use crate::sys::{affinity, executor};
 
@@ -43,8 +43,10 @@ pub trait Threads {
 }
 
 /// How the control thread runs.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct PlaneConfig {
+    /// What a service manager is told once all is running.
+    pub serves: String,
     /// The core to pin it to.
     pub core: usize,
     /// How long a drain may take.
@@ -102,6 +104,7 @@ pub fn run_control_plane(
         let deadlines = Deadlines::default();
         glommio::spawn_local(admin_server::serve(listener, Arc::clone(view), deadlines.clone())).detach();
         let mut wake = executor::adopt_unix_stream(wake);
+        manager::serves(&config.serves);
         let wait = async |time| or(wait_for_tick(time), wait_for_signal(&mut wake)).await;
         watch(view, signals, threads, &deadlines, config, wait).await
     }))
@@ -133,7 +136,10 @@ async fn watch(
     let mut told_of_retention = false;
     loop {
         if signals.take_reload() {
-            say(&format_args!("SIGHUP: {}", threads.reload()));
+            manager::reloads();
+            let came_of_it = format!("SIGHUP: {}", threads.reload());
+            say(&came_of_it);
+            manager::serves(&came_of_it);
         }
         let now = Instant::now();
         let facts = Facts { now, stop_asked: signals.stop_asked(), failure: view.failure(), threads: threads.state() };
@@ -141,13 +147,17 @@ async fn watch(
             Action::Wait => {}
             Action::BeginDrain => {
                 say(&"draining: no new connections; requests in flight are answered (once more to stop at once)");
+                manager::stops("draining: requests in flight are answered");
                 view.draining.store(true, Ordering::Relaxed);
                 threads.begin_drain();
             }
-            Action::BeginLinger(failure) => say(&format_args!(
-                "{failure}; nothing more is acknowledged, requests are answered 503, exit in {} s",
-                config.poison_linger.as_secs()
-            )),
+            Action::BeginLinger(failure) => {
+                say(&format_args!(
+                    "{failure}; nothing more is acknowledged, requests are answered 503, exit in {} s",
+                    config.poison_linger.as_secs()
+                ));
+                manager::stops(&format!("{failure}; requests are answered 503"));
+            }
             Action::End(outcome) => return outcome,
         }
         if now - last_tick >= TICK {

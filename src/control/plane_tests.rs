@@ -76,7 +76,8 @@ fn play(role: &str) -> ! {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     writeln!(std::io::stdout(), "\nport {}", listener.local_addr().unwrap().port()).unwrap();
     let poison_linger = if role == Role::FailAtOnce { Duration::ZERO } else { NEVER };
-    let plane = PlaneConfig { core: plan.control_core, drain_timeout: NEVER, poison_linger };
+    let plane =
+        PlaneConfig { serves: "serving".to_owned(), core: plan.control_core, drain_timeout: NEVER, poison_linger };
     let mut threads = RoleThreads { role, asked: false };
     let outcome = run_control_plane(&view, listener, &signals, &mut threads, plane).unwrap();
     std::process::exit(outcome.exit_code().into());

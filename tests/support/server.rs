@@ -71,6 +71,12 @@ impl Setup {
         self
     }
 
+    /// Sets an environment variable that is no setting.
+    pub(crate) fn environment(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
     /// Keeps the log in `directory` instead of one that is removed with the server.
     pub(crate) fn data(mut self, directory: &Path) -> Self {
         self.data = Some(directory.to_owned());
