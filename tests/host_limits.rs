@@ -9,6 +9,7 @@ use std::fs::{self, Permissions};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
 use std::process::{Child, ChildStderr, Command, Stdio};
 
 use support::mount::skip;
@@ -24,9 +25,14 @@ fn place() -> tempfile::TempDir {
     place
 }
 
+/// A user number of this test's own.
+fn made_up(user: u32) -> String {
+    (USERS_FROM + std::process::id() % 100_000 * 64 + user).to_string()
+}
+
 /// A small server under a user of its own, with `limit` as prlimit(1) takes it.
 fn serve(place: &tempfile::TempDir, user: u32, limit: &str, shards: u16) -> Child {
-    let user = (USERS_FROM + std::process::id() % 100_000 * 64 + user).to_string();
+    let user = made_up(user);
     let mut command = Command::new("prlimit");
     command.arg(limit).args(["setpriv", "--reuid", &user, "--regid", &user, "--clear-groups", "--"]);
     command.arg(place.path().join("tidegate")).arg("serve").env_clear();
@@ -109,5 +115,31 @@ fn a_limit_of_locked_memory_is_told_whichever_ring_meets_it() {
         let refusal = said.lines().last().unwrap();
         assert!(refusal.contains("memlock") && refusal.contains("LimitMEMLOCK=infinity"), "{kib} KiB: {said}");
         assert!(!refusal.contains("in a container"), "{kib} KiB: {said}");
+    }
+}
+
+#[test]
+fn a_plan_tells_who_cannot_write_the_log() {
+    if !is_root() {
+        return skip("a_plan_tells_who_cannot_write_the_log", "it takes root");
+    }
+    let place = place();
+    let data = place.path().join("data");
+    fs::create_dir(&data).unwrap();
+    let plan_of = |user: &str, data: &Path| {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid", user, "--regid", user, "--clear-groups", "--"]);
+        command.arg(place.path().join("tidegate")).env_clear().args(["plan", "--shards", "1", "--data"]).arg(data);
+        let output = command.output().expect("setpriv is there: util-linux");
+        (output.status.code(), String::from_utf8(output.stdout).expect("text"))
+    };
+    let told = format!("this user cannot write in {} (Permission denied", data.display());
+    for data in [data.clone(), data.join("not/there/yet")] {
+        let (code, said) = plan_of(&made_up(40), &data);
+        assert!(code == Some(0) && said.contains(&told), "{}: {code:?}: {said}", data.display());
+    }
+    for (user, data) in [("0", &data), (&*made_up(40), &place.path().join("mine"))] {
+        let (code, said) = plan_of(user, data);
+        assert!(code == Some(0) && !said.contains("cannot write"), "{user}: {code:?}: {said}");
     }
 }

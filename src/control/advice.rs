@@ -1,6 +1,8 @@
 //! What could be better on this host: each with what it costs and the command that changes it. Main thread, at start;
 //! pure.
 
+use std::io;
+
 use super::config::Config;
 use super::plan::{DESCRIPTORS_RESERVED, Plan, SyncMode};
 use super::quantity::{ByteSize, CoreList};
@@ -29,6 +31,13 @@ pub fn for_plan(plan: &Plan, config: &Config) -> Vec<Advice> {
 
 fn about_the_log(plan: &Plan, config: &Config, say: &mut impl FnMut(String, String)) {
     let filesystem = &plan.host.filesystem;
+    if let Some((directory, errno)) = &filesystem.unwritable {
+        let (directory, error) = (directory.display(), io::Error::from_raw_os_error(*errno));
+        say(
+            format!("this user cannot write in {directory} ({error}): a start ends with exit code 3"),
+            format!("run it as the user of the log, or give {directory} to this one; --data names another directory"),
+        );
+    }
     if filesystem.kind == "tmpfs" {
         say(
             "the log is on tmpfs: every event is lost when the machine stops, whatever the ack level".to_owned(),

@@ -252,6 +252,7 @@ pub(super) mod made_up {
                 total_bytes: 1 << 40,
                 free_bytes: 1 << 39,
                 direct_io: Some(true),
+                unwritable: None,
                 device: Some(BlockDevice {
                     name: "nvme0n1".to_owned(),
                     volatile_cache: false,

@@ -1,6 +1,6 @@
 //! The filesystem and the block device under a directory: space, O_DIRECT, and what a sync costs there.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::fs::{self, OpenOptions};
 use std::io;
 use std::mem::MaybeUninit;
@@ -19,6 +19,8 @@ pub struct Filesystem {
     pub free_bytes: u64,
     /// Whether files can be opened with O_DIRECT; `None` where that could not be tried.
     pub direct_io: Option<bool>,
+    /// The directory that is there, and the errno of writing in it, if this process cannot.
+    pub unwritable: Option<(PathBuf, i32)>,
     /// The disk below; `None` where there is none (tmpfs, network) or it is not shown.
     pub device: Option<BlockDevice>,
 }
@@ -81,8 +83,17 @@ pub fn inspect(directory: &Path) -> io::Result<Filesystem> {
         total_bytes: stats.f_blocks * block_bytes,
         free_bytes: stats.f_bavail * block_bytes,
         direct_io: direct_io(&existing),
+        unwritable: write_error(&path).map(|errno| (existing.clone(), errno)),
         device: block_device(Path::new("/sys/dev/block"), fs::metadata(&existing)?.dev()),
     })
+}
+
+/// Why files cannot be made in a directory by the user and groups that count for opening them (faccessat(2), AT_EACCESS).
+fn write_error(directory: &CStr) -> Option<i32> {
+    let to_make_files = libc::W_OK | libc::X_OK;
+    // SAFETY: the path ends in NUL and lives across the call.
+    let result = unsafe { libc::faccessat(libc::AT_FDCWD, directory.as_ptr(), to_make_files, libc::AT_EACCESS) };
+    (result != 0).then(|| io::Error::last_os_error().raw_os_error().unwrap_or(libc::EACCES))
 }
 
 fn nearest_existing(directory: &Path) -> io::Result<PathBuf> {
