@@ -3,7 +3,8 @@
 mod support;
 
 use std::io::Write as _;
-use std::os::unix::net::UnixDatagram;
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -155,4 +156,39 @@ fn a_service_manager_that_is_gone_stops_nothing() {
     until("the operator to be told", || told().then_some(()));
     server.ask(&post("/v1/events", JSON, "", b"{\"n\":1}")).expect(202);
     assert_eq!(server.terminate().code(), Some(0));
+}
+
+#[test]
+fn a_service_manager_that_does_not_read_stops_nothing() {
+    let home = tempfile::tempdir().expect("a directory for a socket");
+    let path = home.path().join("notify");
+    let _unread = UnixDatagram::bind(&path).expect("a socket");
+    let mut server = Setup::new().environment("NOTIFY_SOCKET", path.to_str().expect("text")).start();
+    // A sender's own buffer may be full before the queue is: then the next one goes on.
+    let mut fillers = Vec::new();
+    loop {
+        let filler = UnixDatagram::unbound().expect("a socket");
+        filler.set_nonblocking(true).expect("a socket that does not wait");
+        if filler.send_to(b"STATUS=full", &path).is_err() {
+            break;
+        }
+        while filler.send_to(b"STATUS=full", &path).is_ok() {}
+        fillers.push(filler);
+    }
+    server.signal("HUP");
+    let told = || server.log().contains("(NOTIFY_SOCKET): Resource temporarily unavailable");
+    until("the operator to be told", || told().then_some(()));
+    server.ask_admin("/health").expect(200);
+    assert_eq!(server.terminate().code(), Some(0), "{}", server.log());
+}
+
+#[test]
+fn a_service_manager_may_have_a_name_instead_of_a_path() {
+    let name = format!("tidegate-test-{}", std::process::id());
+    let address = SocketAddr::from_abstract_name(&name).expect("a short name");
+    let manager = UnixDatagram::bind_addr(&address).expect("a socket");
+    manager.set_read_timeout(Some(SAID_WITHIN)).expect("a timeout");
+    let _server = Setup::new().environment("NOTIFY_SOCKET", &format!("@{name}")).start();
+    assert!(told(&manager).1.starts_with("STATUS=recovering"));
+    assert_eq!(told(&manager).0, ["READY=1"]);
 }

@@ -1,44 +1,36 @@
 //! What a service manager is told: when the server serves, reads its keys again, and stops, each with a line for people.
 //! Main thread, which becomes the control thread.
 //!
-//! The protocol is sd_notify(3): a datagram to the socket that `NOTIFY_SOCKET` names. Without that variable nobody is told.
 //! Telling decides nothing: where it fails, a line on stderr says so and the server goes on.
 
-use sd_notify::NotifyState;
-
 use super::say;
+use crate::sys::notify::{monotonic_us, notify};
 
 /// The server serves.
 pub fn serves(status: &str) {
-    tell(&[NotifyState::Ready, NotifyState::Status(&one_line(status))]);
+    tell("READY=1\n", status);
 }
 
 /// Something is read again; [`serves`] is to follow.
 pub fn reloads() {
-    // From version 253 on systemd wants the time, to tell this reload from one before (Type=notify-reload).
-    match NotifyState::monotonic_usec_now() {
-        Ok(now) => tell(&[NotifyState::Reloading, now]),
-        Err(error) => say(&format_args!("the service manager was not told of the reload: {error}")),
-    }
+    // From version 253 on systemd wants the time (sd_notify(3), Type=notify-reload).
+    tell(&format!("RELOADING=1\nMONOTONIC_USEC={}\n", monotonic_us()), "reading the key file again");
 }
 
 /// The server is about to end.
 pub fn stops(status: &str) {
-    tell(&[NotifyState::Stopping, NotifyState::Status(&one_line(status))]);
+    tell("STOPPING=1\n", status);
 }
 
 /// What the server is at, and nothing else.
 pub fn is_at(status: &str) {
-    tell(&[NotifyState::Status(&one_line(status))]);
+    tell("", status);
 }
 
-fn tell(states: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(states) {
+fn tell(assignments: &str, status: &str) {
+    // A line's end would begin the next assignment.
+    let status = status.replace('\n', " ");
+    if let Err(error) = notify(&format!("{assignments}STATUS={status}\n")) {
         say(&format_args!("the service manager could not be told (NOTIFY_SOCKET): {error}"));
     }
-}
-
-/// A line's end would begin the next assignment.
-fn one_line(status: &str) -> String {
-    status.replace('\n', " ")
 }

@@ -10,6 +10,7 @@ pub mod filesystem;
 pub mod host;
 pub mod memory;
 pub mod net;
+pub mod notify;
 pub mod priority;
 pub mod process;
 pub mod stderr;
